@@ -1,0 +1,40 @@
+"""What a person sees when the input is wrong: the offending value and the way out."""
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class InputError(ValueError):
+    """Bad input from the user: jobs print its message without a traceback and exit with code 2."""
+
+
+def nearest(value: str, choices: Iterable[str]) -> str:
+    """Returns ` (did you mean 'x'?)` for the closest of `choices`, or an empty string."""
+    close = difflib.get_close_matches(value, list(choices), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def choose(value: str, choices: Iterable[str], what: str) -> str:
+    """Returns `value` if it is one of `choices`.
+
+    Raises:
+        InputError: naming the value, the nearest choice and all choices.
+    """
+    choices = list(choices)
+    if value in choices:
+        return value
+    raise InputError(f"unknown {what} {value!r}{nearest(str(value), choices)}; choices: {', '.join(choices)}")
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Imports an optional library.
+
+    Raises:
+        InputError: with the pip line that installs the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise InputError(f"{module} is not installed; run: pip install 'synfer-ray[{extra}]'") from error

@@ -1,0 +1,24 @@
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(os.environ.get("SYNFER_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def fer2013() -> Path:
+    """The folder of FER2013 Parquet files, which the project does not ship."""
+    return _optional(SHARED / "data" / "fer2013")
+
+
+@pytest.fixture(scope="session")
+def third_party_models() -> Path:
+    """The folder of third-party ONNX and MediaPipe models, which the project does not ship."""
+    return _optional(SHARED / "models")
+
+
+def _optional(folder: Path) -> Path:
+    if not folder.is_dir():
+        pytest.skip(f"needs {folder} (set SYNFER_SHARED to the folder that holds data/ and models/)")
+    return folder
