@@ -1,0 +1,1 @@
+"""Expressions, compound expressions and action units: names, never bare indices."""

@@ -1,0 +1,274 @@
+"""FERAnno: a label calibrator that reads expressions from the diffusion model's own features (paper 4.4)."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from synfer_ray.calibration.features import UNetFeatures, extract_features
+from synfer_ray.diffusion.components import encode_image, encode_prompt, word_mask
+from synfer_ray.diffusion.noise import initial_noise
+from synfer_ray.errors import InputError, choose
+from synfer_ray.prompts.lint import NEUTRAL_PROMPT
+from synfer_ray.storage.weights import load_model
+from synfer_ray.taxonomy.expressions import EXPRESSIONS
+
+if TYPE_CHECKING:
+    from synfer_ray.diffusion.components import Components
+
+BRANCHES = ("features", "maps")
+LARGEST_GRID = 16
+
+
+class FERAnno(nn.Module):
+    """The dual-branch head: U-Net features and attention maps -> logits [B, 7].
+
+    At each scale, from coarse to fine, a residual convolution block encodes each branch, a 1x1 convolution
+    adds what the coarser scale found, and the branches attend to each other. The averages of both branches at
+    the finest scale are concatenated and classified.
+
+    Args:
+        sides: sides of the grids, coarse to fine.
+        feature_channels: channels of the U-Net features at each side.
+        map_channels: number of text tokens whose attention maps are read.
+        branches: leave one out for the ablation; the other then attends to itself.
+        temperature: divides the logits in `predict`.
+    """
+
+    def __init__(
+        self,
+        sides: Sequence[int],
+        feature_channels: Sequence[int],
+        map_channels: int,
+        width: int = 64,
+        heads: int = 4,
+        branches: Sequence[str] = BRANCHES,
+        dropout: float = 0.1,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.sides = list(sides)
+        self.branches = [choose(branch, BRANCHES, "FERAnno branch") for branch in branches]
+        self.temperature = temperature
+        self._settings = {
+            "sides": self.sides,
+            "feature_channels": list(feature_channels),
+            "map_channels": map_channels,
+            "width": width,
+            "heads": heads,
+            "branches": self.branches,
+            "dropout": dropout,
+        }
+        channels = [{"features": count, "maps": map_channels} for count in feature_channels]
+        self.scales = nn.ModuleList(
+            FusionScale({branch: scale[branch] for branch in self.branches}, width, heads)
+            for scale in channels
+        )
+        self.head = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(len(self.branches) * width, len(EXPRESSIONS))
+        )
+
+    @classmethod
+    def for_features(cls, example: UNetFeatures, **settings: Any) -> "FERAnno":
+        """Builds an untrained head that fits the U-Net `example` was extracted from."""
+        feature_channels = [grid.shape[1] for grid in example.features.values()]
+        map_channels = next(iter(example.attention.values())).shape[1]
+        return cls(list(example.features), feature_channels, map_channels, **settings)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The keywords that build this head again."""
+        return {**self._settings, "temperature": self.temperature}
+
+    def forward(self, inputs: UNetFeatures) -> Tensor:
+        """Returns logits in the order of EXPRESSIONS.
+
+        Raises:
+            InputError: the features were taken at other resolutions than those of the training.
+        """
+        if list(inputs.features) != self.sides:
+            raise InputError(f"FERAnno was trained on grids of {self.sides}, not {list(inputs.features)}")
+        by_branch = {"features": inputs.features, "maps": inputs.attention}
+        fused: dict[str, Tensor] = {}
+        for side, scale in zip(self.sides, self.scales):
+            fused = scale({branch: by_branch[branch][side] for branch in self.branches}, fused)
+        return self.head(torch.cat([fused[branch].mean(dim=(2, 3)) for branch in self.branches], dim=1))
+
+    @torch.no_grad()
+    def predict(self, inputs: UNetFeatures) -> Tensor:
+        """Returns calibrated probabilities [B, 7]."""
+        return (self(inputs) / self.temperature).softmax(dim=-1)
+
+
+class FusionScale(nn.Module):
+    """One resolution: encode both branches, add the coarser scale, let the branches attend to each other."""
+
+    def __init__(self, channels: dict[str, int], width: int, heads: int) -> None:
+        super().__init__()
+        self.encode = nn.ModuleDict({
+            branch: nn.Sequential(nn.BatchNorm2d(count), nn.Conv2d(count, width, 1), ResidualConv(width))
+            for branch, count in channels.items()
+        })  # fmt: skip
+        self.from_coarser = nn.ModuleDict({branch: nn.Conv2d(width, width, 1) for branch in channels})
+        self.attention = BidirectionalAttention(list(channels), width, heads)
+
+    def forward(self, grids: dict[str, Tensor], coarser: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Grids [B, C, S, S] and the coarser scale's result -> [B, width, min(S, 16), min(S, 16)]."""
+        encoded = {}
+        for branch, grid in grids.items():
+            side = min(grid.shape[-1], LARGEST_GRID)
+            encoded[branch] = F.adaptive_avg_pool2d(self.encode[branch](grid), side)
+            if coarser:
+                enlarged = F.interpolate(coarser[branch], size=(side, side), mode="nearest")
+                encoded[branch] = encoded[branch] + self.from_coarser[branch](enlarged)
+        tokens = {branch: grid.flatten(2).transpose(1, 2) for branch, grid in encoded.items()}
+        fused = self.attention(tokens)
+        return {branch: fused[branch].transpose(1, 2).reshape(grid.shape) for branch, grid in encoded.items()}
+
+
+class ResidualConv(nn.Module):
+    """conv3x3 - norm - activation - conv3x3, plus a skip."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(8, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, width, H, W] -> the same shape."""
+        return x + self.body(x)
+
+
+class BidirectionalAttention(nn.Module):
+    """Each branch attends to the other, then passes a feed-forward network; one alone attends to itself."""
+
+    def __init__(self, branches: Sequence[str], width: int, heads: int) -> None:
+        super().__init__()
+        self.partner = dict(zip(branches, reversed(branches)))
+        self.norm = nn.ModuleDict({branch: nn.LayerNorm(width) for branch in branches})
+        self.attend = nn.ModuleDict(
+            {branch: nn.MultiheadAttention(width, heads, batch_first=True) for branch in branches}
+        )
+        self.feed_forward = nn.ModuleDict({
+            branch: nn.Sequential(
+                nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+            )
+            for branch in branches
+        })  # fmt: skip
+
+    def forward(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Branch -> tokens [B, N, width]; the same shapes come out."""
+        normed = {branch: self.norm[branch](x) for branch, x in tokens.items()}
+        fused = {}
+        for branch, x in tokens.items():
+            other = normed[self.partner[branch]]
+            x = x + self.attend[branch](normed[branch], other, other, need_weights=False)[0]
+            fused[branch] = x + self.feed_forward[branch](x)
+        return fused
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """FERAnno's opinion.
+
+    Attributes:
+        probs: [B, 7] in the order of EXPRESSIONS.
+        attention: the attention maps it read, side -> [B, tokens, side, side].
+    """
+
+    probs: Tensor
+    attention: dict[int, Tensor]
+
+
+class Annotator:
+    """Diffusion model and FERAnno head together: latents or images in, probabilities out.
+
+    The condition is always the neutral prompt and the null action units. The prompt a face was generated from
+    never enters, so the assigned label cannot leak into its own check.
+
+    Args:
+        timestep: least noise, so that details survive (paper 4.4).
+        add_noise: noise the latents to `timestep` (Eq. 1) by one seed a row; else they enter as they are.
+    """
+
+    name = "feranno"
+
+    def __init__(
+        self, components: "Components", head: FERAnno, timestep: int = 1, add_noise: bool = False
+    ) -> None:
+        self.components = components
+        self.head = head.to(components.device).eval()
+        self.timestep = timestep
+        self.add_noise = add_noise
+        self.context = neutral_context(components)
+        self.tokens = prompt_tokens(components, NEUTRAL_PROMPT)
+
+    def from_latents(self, latents: Tensor, seeds: Sequence[int] = ()) -> Annotation:
+        """Reads the expression from latents [B, C, h, w]; `seeds` are needed for `add_noise` only."""
+        features = self.features(latents, seeds)
+        return Annotation(self.head.predict(features), features.attention)
+
+    def from_images(self, images: Tensor, seeds: Sequence[int] = ()) -> Annotation:
+        """Reads the expression from images [B, 3, H, W] in [-1, 1], through the autoencoder."""
+        return self.from_latents(encode_image(self.components, images), seeds)
+
+    def predict(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Serves as an Expert: images [B, 3, H, W] in [-1, 1] -> probabilities [B, 7]."""
+        return self.from_images(torch.from_numpy(images)).probs.cpu().numpy()
+
+    @torch.no_grad()
+    def features(self, latents: Tensor, seeds: Sequence[int] = ()) -> UNetFeatures:
+        """What the head reads, and what it is trained on."""
+        latents = latents.to(self.components.device, self.components.dtype)
+        if self.add_noise:
+            noise = initial_noise(seeds, latents.shape[1:]).to(latents)
+            steps = torch.full((len(latents),), self.timestep)
+            latents = self.components.scheduler.add_noise(latents, noise, steps)
+        context = self.context.expand(len(latents), -1, -1)
+        with full_scale(self.components):
+            return extract_features(self.components.unet, latents, self.timestep, context, self.tokens)
+
+
+@torch.no_grad()
+def neutral_context(components: "Components") -> Tensor:
+    """What the U-Net attends to: the neutral prompt and, where an adapter is attached, null action units."""
+    return components.context(encode_prompt(components, [NEUTRAL_PROMPT]))
+
+
+@contextmanager
+def full_scale(components: "Components") -> Iterator[None]:
+    """Sets the AU branch to its trained strength, so that generation settings do not move the calibrator."""
+    if components.adapter is None:
+        yield
+        return
+    scale, components.adapter.scale = components.adapter.scale, 1.0
+    try:
+        yield
+    finally:
+        components.adapter.scale = scale
+
+
+def prompt_tokens(components: "Components", prompt: str) -> slice:
+    """The positions of the prompt's words and its end token: all but the start token and the padding."""
+    words = int(word_mask(components, [prompt]).sum())
+    return slice(1, words + 2)
+
+
+def load_annotator(components: "Components", **settings: Any) -> Annotator:
+    """Loads the head from `feranno/` beside the components.
+
+    Raises:
+        InputError: the folder is missing or does not fit.
+    """
+    return Annotator(components, load_model(FERAnno, Path(components.folder) / "feranno"), **settings)

@@ -1,0 +1,209 @@
+"""The parts of a Stable Diffusion model, and the way from text and images to what its U-Net reads."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from synfer_ray.diffusion.attention import install_processors
+from synfer_ray.diffusion.au_adapter import AUAdapter
+from synfer_ray.errors import InputError, choose
+from synfer_ray.storage.weights import load_model
+
+if TYPE_CHECKING:
+    from diffusers.models import AutoencoderKL, UNet2DConditionModel
+    from diffusers.schedulers import DDIMScheduler
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+MODEL_FILES = (
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "tokenizer/tokenizer_config.json",
+    "scheduler/scheduler_config.json",
+)
+MORE_FILES = ("tokenizer/*", "au_adapter/*", "feranno/*", "au_labeler/*", "experts/*", "layouts/*")
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+
+
+@dataclass
+class Components:
+    """A text-to-image model, frozen and in evaluation mode; its adapter, if any, is attached to `unet`."""
+
+    unet: "UNet2DConditionModel"
+    vae: "AutoencoderKL"
+    text_encoder: "CLIPTextModel"
+    tokenizer: "CLIPTokenizer"
+    scheduler: "DDIMScheduler"
+    adapter: AUAdapter | None
+    folder: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return self.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number type the models compute in."""
+        return self.unet.dtype
+
+    def latent_shape(self, image_size: int) -> tuple[int, int, int]:
+        """Returns (channels, height, width) of the latent of a square image.
+
+        Raises:
+            InputError: the autoencoder cannot reduce this size evenly.
+        """
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        if image_size % factor:
+            raise InputError(f"image size {image_size} is not a multiple of the autoencoder's {factor}")
+        return self.unet.config.in_channels, image_size // factor, image_size // factor
+
+    def context(self, prompt_embeds: Tensor, au_tokens: Tensor | None = None) -> Tensor:
+        """Joins text [B, T, D] and AU tokens [B, N, D] into what the U-Net attends to.
+
+        Without `au_tokens` the AU condition is null; a model without adapter reads the text alone.
+        """
+        if self.adapter is None:
+            return prompt_embeds
+        if au_tokens is None:
+            au_tokens = self.adapter.null_tokens(len(prompt_embeds))
+        return torch.cat([prompt_embeds, au_tokens.to(prompt_embeds.dtype)], dim=1)
+
+
+def load_components(
+    folder_or_id: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> Components:
+    """Loads a Stable Diffusion 1.x or 2.x model in diffusers layout, with `au_adapter/` if it is there.
+
+    Weights are read from safetensors only, no remote code runs, and every tensor must fit and be finite.
+    Whatever sampler the folder names, its noise schedule is used with DDIM.
+
+    Args:
+        folder_or_id: a local folder, or the id of a repository on the Hugging Face hub.
+
+    Raises:
+        InputError: a folder or file is missing or damaged, weights do not fit or are not finite, or the parts
+            do not belong together.
+    """
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    folder = local_folder(folder_or_id)
+    for name in MODEL_FILES:
+        if not (folder / name).is_file():
+            raise InputError(f"missing model file: {folder / name}")
+    with _reading(folder / "scheduler"):
+        scheduler_config = DDIMScheduler.load_config(folder / "scheduler")
+        # The two settings StableDiffusionPipeline insists on; older scheduler files lack them.
+        scheduler = DDIMScheduler.from_config(scheduler_config, clip_sample=False, steps_offset=1)
+    with _reading(folder / "tokenizer"):
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    choose(scheduler.config.prediction_type, PREDICTION_TYPES, "prediction type")
+    components = Components(
+        unet=_load_part(UNet2DConditionModel, folder / "unet", dtype).to(device),
+        vae=_load_part(AutoencoderKL, folder / "vae", dtype).to(device),
+        text_encoder=_load_part(CLIPTextModel, folder / "text_encoder", dtype).to(device),
+        tokenizer=tokenizer,
+        scheduler=scheduler,
+        adapter=load_model(AUAdapter, folder / "au_adapter") if (folder / "au_adapter").is_dir() else None,
+        folder=str(folder),
+    )
+    _check_fit(components)
+    if components.adapter:
+        components.adapter.to(device, dtype).requires_grad_(False)
+        components.adapter.attach(components.unet)
+    else:
+        install_processors(components.unet)
+    return components
+
+
+def local_folder(folder_or_id: str | Path) -> Path:
+    """Returns the folder itself, or the local copy of a repository on the Hugging Face hub.
+
+    Raises:
+        InputError: there is no such folder, and no such repository in reach.
+    """
+    if Path(folder_or_id).is_dir():
+        return Path(folder_or_id)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(folder_or_id), allow_patterns=[*MODEL_FILES, *MORE_FILES]))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise InputError(f"{folder_or_id} is neither a folder nor a hub repository in reach") from error
+
+
+@torch.no_grad()
+def encode_prompt(components: Components, prompts: Sequence[str]) -> Tensor:
+    """Encodes prompts with the text encoder, padded or cut to its T tokens: [B, T, D]."""
+    return components.text_encoder(_token_ids(components, prompts))[0]
+
+
+def word_mask(components: Components, prompts: Sequence[str]) -> Tensor:
+    """Returns bool [B, T]: True on the words of each prompt, False on start, end and padding."""
+    ids = _token_ids(components, prompts)
+    mask = (ids == components.tokenizer.eos_token_id).cumsum(dim=1) == 0
+    mask[:, 0] = False
+    return mask
+
+
+@torch.no_grad()
+def encode_image(components: Components, images: Tensor) -> Tensor:
+    """Encodes images [B, 3, H, W] in [-1, 1] into latents: the posterior's mode, without a draw."""
+    posterior = components.vae.encode(images.to(components.device, components.dtype)).latent_dist
+    return posterior.mode() * components.vae.config.scaling_factor
+
+
+def decode_latents(components: Components, latents: Tensor) -> Tensor:
+    """Decodes latents into images [B, 3, H, W], about [-1, 1]; differentiable."""
+    return components.vae.decode(latents / components.vae.config.scaling_factor).sample
+
+
+def _token_ids(components: Components, prompts: Sequence[str]) -> Tensor:
+    length = components.text_encoder.config.max_position_embeddings
+    tokens = components.tokenizer(
+        list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+    )
+    return tokens.input_ids.to(components.device)
+
+
+def _load_part(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+    with _reading(folder):
+        model, report = cls.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
+    for kind in ("missing_keys", "unexpected_keys"):
+        if report[kind]:
+            raise InputError(f"{folder}: {kind.replace('_', ' ')}: {', '.join(sorted(report[kind])[:5])}")
+    broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise InputError(f"{folder}: weights that are not finite: {', '.join(broken[:5])}")
+    return model.requires_grad_(False).eval()
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"damaged model in {folder}: {error}") from error
+
+
+def _check_fit(components: Components) -> None:
+    unet, text_encoder = components.unet.config, components.text_encoder.config
+    for what, found, needed in (
+        ("channels of the latents", components.vae.config.latent_channels, unet.in_channels),
+        ("width of the text embedding", text_encoder.hidden_size, unet.cross_attention_dim),
+        ("tokens of the tokenizer", len(components.tokenizer), text_encoder.vocab_size),
+    ):
+        if found != needed:
+            raise InputError(f"{components.folder}: the parts do not fit: {what}: {found} instead of {needed}")

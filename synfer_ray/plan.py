@@ -1,0 +1,127 @@
+"""The plan: everything about sample k, before any model runs, follows from the settings and k alone.
+
+Actors, blocks and restarts may come in any number and order; row k stays what it is.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from synfer_ray.config import GenerateConfig
+from synfer_ray.errors import InputError
+from synfer_ray.prompts import sample_attributes, write_caption
+from synfer_ray.taxonomy.au_priors import sample_action_units
+from synfer_ray.taxonomy.compounds import components_of, parse_any_expression
+from synfer_ray.taxonomy.expressions import EXPRESSIONS, parse_expression
+
+ACTION_UNITS, ATTRIBUTES, PROMPT, LAYOUT, NOISE = range(5)
+"""Streams of random numbers: a new draw in one leaves the others as they are."""
+
+UNDECIDING = ("output", "num_images", "bundle", "rows_per_shard", "generator_pool", "voter_pool", "overlays")
+"""Settings that may change when a run is continued: no row depends on them."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The settings, and what they point to.
+
+    Attributes:
+        fingerprint: names the plan; part of every sample's id.
+        models: fingerprints of the diffusion model, its AU adapter and every expert.
+        layouts: prefix and number of the faces that layouts are drawn from; None starts from noise.
+    """
+
+    config: GenerateConfig
+    fingerprint: str
+    models: Mapping[str, str | None]
+    layouts: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One planned image, in the columns of a sample.
+
+    Attributes:
+        assigned_label: index in EXPRESSIONS; of a compound expression, its dominant part.
+        action_units: [41] intensities in the order of ACTION_UNITS.
+        attributes: JSON.
+        seed: of the row's noise.
+        layout_source: the face that lends its layout, `<pool>-<number>`.
+    """
+
+    sample_id: str
+    index: int
+    assigned_label: int
+    compound: str | None
+    action_units: list[float]
+    attributes: str
+    prompt: str
+    seed: int
+    layout_source: str | None
+    model_fingerprint: str | None
+    adapter_fingerprint: str | None
+
+
+def plan_row(plan: Plan, index: int) -> PlanRow:
+    """Plans image `index`: a pure function.
+
+    Raises:
+        InputError: an expression, attribute or share in the settings is not valid.
+    """
+    config = plan.config
+    expression = expression_of(config, index)
+    compound = None if expression in EXPRESSIONS else expression
+    action_units = sample_action_units(expression, _rng(config, index, ACTION_UNITS))
+    attributes = sample_attributes(config.attributes, _rng(config, index, ATTRIBUTES))
+    return PlanRow(
+        sample_id=f"{plan.fingerprint}-{index:08d}",
+        index=index,
+        assigned_label=EXPRESSIONS.index(components_of(expression)[0]),
+        compound=compound,
+        action_units=action_units.tolist(),
+        attributes=json.dumps(attributes),
+        prompt=write_caption(expression, action_units, attributes, _rng(config, index, PROMPT)),
+        seed=int(_rng(config, index, NOISE).integers(2**63 - 1)),
+        layout_source=_layout_source(plan, _rng(config, index, LAYOUT)),
+        model_fingerprint=plan.models["model"],
+        adapter_fingerprint=plan.models["adapter"],
+    )
+
+
+def expression_of(config: GenerateConfig, index: int) -> str:
+    """Deals out the expressions in turn; every 1 / compound_share rows one of the compound ones comes between.
+
+    Raises:
+        InputError: an unknown expression, an empty list of them, or a share outside [0, 1].
+    """
+    basic = [parse_expression(name) for name in config.expressions]
+    compounds = [parse_any_expression(name) for name in config.compounds]
+    share = config.compound_share
+    if not 0 <= share <= 1:
+        raise InputError(f"compound_share {share} is not in [0, 1]")
+    if not basic or (share and not compounds):
+        raise InputError("expressions (and compounds, with a compound_share) must name at least one expression")
+    compounds_before, compounds_after = int(index * share), int((index + 1) * share)
+    if compounds_after > compounds_before:
+        return compounds[compounds_before % len(compounds)]
+    return basic[(index - compounds_before) % len(basic)]
+
+
+def plan_inputs(config: GenerateConfig, models: Mapping[str, str | None]) -> dict[str, Any]:
+    """Returns what decides the rows: a folder of samples made with other values belongs to another plan."""
+    settings = {key: value for key, value in asdict(config).items() if key not in UNDECIDING}
+    return settings | {"models": dict(models)}
+
+
+def _layout_source(plan: Plan, rng: np.random.Generator) -> str | None:
+    if plan.layouts is None:
+        return None
+    prefix, count = plan.layouts
+    return f"{prefix}-{int(rng.integers(count)):08d}"
+
+
+def _rng(config: GenerateConfig, index: int, stream: int) -> np.random.Generator:
+    return np.random.default_rng([config.seed, index, stream])

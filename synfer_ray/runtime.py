@@ -1,0 +1,114 @@
+"""Ray as our jobs use it: started quietly, actor pools that fit the machine, progress, and errors in plain words."""
+
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from synfer_ray.config import PoolConfig
+from synfer_ray.errors import InputError
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+TABLES: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
+"""A stage gets whole blocks: a block is one shard from end to end."""
+LIGHT_CPUS = 0.25
+"""What a stage without a model takes of a CPU."""
+LOG_EVERY = 10.0
+"""Seconds between two lines of progress, where there is no terminal."""
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Uses the Ray that runs in this process or at RAY_ADDRESS, else starts one on this machine for the job.
+
+    Raises:
+        InputError: an actor or task was given input it cannot work with.
+    """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    import ray
+    from ray.data import DataContext
+
+    ours = not ray.is_initialized()
+    if ours and os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.WARNING)
+    elif ours:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    context = DataContext.get_current()
+    context.target_max_block_size = None  # a block is a shard, however large
+    context.enable_progress_bars = sys.stderr.isatty()
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raise plain_error(error) from error
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def plain_error(error: Exception) -> Exception:
+    """Returns the InputError that a worker raised, if that is what `error` reports, else `error` itself."""
+    found = re.search(r"^synfer_ray\.errors\.InputError: (.+)$", str(error), re.MULTILINE)
+    return InputError(found[1]) if found else error
+
+
+def fit_pools(pools: Sequence[PoolConfig]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Returns the keywords of `map_batches` for stages without a model, and for a stage in each of the pools."""
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    resources = ray.cluster_resources()
+    light, pools = share_cpus(pools, resources.get("CPU", 0), resources.get("GPU", 0))
+    strategies = [
+        ActorPoolStrategy(min_size=pool.min_actors, max_size=pool.max_actors, initial_size=pool.min_actors)
+        for pool in pools
+    ]
+    return TABLES | {"num_cpus": light}, [
+        TABLES | {"compute": strategy, "num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus}
+        for strategy, pool in zip(strategies, pools)
+    ]
+
+
+def share_cpus(pools: Sequence[PoolConfig], cpus: float, gpus: float) -> tuple[float, list[PoolConfig]]:
+    """Gives open pools a size, and shrinks all CPU shares until every stage finds room at the same time.
+
+    Without this a pool of actors could take the last CPU, and the stages before and after it would wait for ever.
+
+    Returns:
+        the share of a CPU for a stage without a model, and the pools.
+    """
+    sized = [_sized(pool, cpus, gpus) for pool in pools]
+    wanted = LIGHT_CPUS + sum((pool.min_actors or 0) * pool.num_cpus for pool in sized)
+    scale = min(1.0, cpus / wanted) if cpus else 1.0
+    return _share(LIGHT_CPUS * scale), [replace(pool, num_cpus=_share(pool.num_cpus * scale)) for pool in sized]
+
+
+def run_shards(dataset: "Dataset", images: int) -> None:
+    """Runs a dataset whose rows are {rows, rejects} of committed shards; off a terminal, logs now and then."""
+    started = last = time.monotonic()
+    rows = rejects = 0
+    for shard in dataset.iter_rows():
+        rows, rejects = rows + shard["rows"], rejects + shard["rejects"]
+        now = time.monotonic()
+        done = rows + rejects
+        if not sys.stderr.isatty() and (now - last > LOG_EVERY or done == images):
+            last = now
+            print(f"{done}/{images} images, {done / (now - started):.2f}/s, {rejects} rejected", flush=True)
+
+
+def _sized(pool: PoolConfig, cpus: float, gpus: float) -> PoolConfig:
+    room = gpus / pool.num_gpus if pool.num_gpus else cpus / pool.num_cpus
+    smallest = pool.min_actors or (1 if pool.max_actors else max(1, int(room)))
+    return replace(pool, min_actors=smallest, max_actors=max(smallest, pool.max_actors or 0))
+
+
+def _share(cpus: float) -> float:
+    return int(cpus * 10_000) / 10_000  # Ray counts in units of 1/10,000

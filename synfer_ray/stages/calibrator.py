@@ -1,0 +1,60 @@
+"""The ensemble vote (paper 3.7): a planned label becomes a calibrated one, or the row is rejected with its reason."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from synfer_ray.calibration.vote import vote
+from synfer_ray.config import VoteConfig
+from synfer_ray.stages.sample_rows import Row, accepted, rejection, sample_rows
+from synfer_ray.storage.schema import VOTER
+from synfer_ray.taxonomy.compounds import components_of
+from synfer_ray.taxonomy.expressions import EXPRESSIONS
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """A stage without state: settles label, label_probs, agreement and decision from the voters' columns."""
+
+    voters: Sequence[str]
+    config: VoteConfig
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Calibrates the rows that are not rejected."""
+        rows = table.to_pylist()
+        if alive := accepted(rows):
+            self.settle(alive)
+        return sample_rows(rows, self.voters)
+
+    def settle(self, rows: list[Row]) -> None:
+        """Votes on rows that every voter has seen."""
+        probabilities = np.array([[row[f"{VOTER}{name}"] for row in rows] for name in self.voters], dtype=np.float64)
+        outcome = vote(
+            probabilities,
+            np.array([self.claim(row, probabilities[:, place]) for place, row in enumerate(rows)]),
+            weights=[self.config.weights.get(name, 1.0) for name in self.voters],
+            on_mismatch=self.config.on_mismatch,
+            relabel_threshold=self.config.relabel_threshold,
+            min_confidence=self.config.min_confidence,
+        )
+        for place, row in enumerate(rows):
+            label = int(outcome.label[place])
+            row["label_probs"] = outcome.probs[place].tolist()
+            if outcome.decision[place] == "reject":
+                detail = f"{EXPRESSIONS[label]} {outcome.probs[place, label]:.2f}"
+                row |= rejection("vote", str(outcome.reason[place]), detail)
+            else:
+                row |= {
+                    "label": label,
+                    "agreement": float(outcome.agreement[place]),
+                    "decision": str(outcome.decision[place]),
+                }
+
+    def claim(self, row: Row, probabilities: np.ndarray) -> int:
+        """The expression [V, 7] votes are held against: of a compound one, the part that the voters prefer."""
+        if row["compound"] is None:
+            return row["assigned_label"]
+        parts = [EXPRESSIONS.index(part) for part in components_of(row["compound"])]
+        return max(parts, key=lambda part: (probabilities[:, part].sum(), -part))

@@ -1,0 +1,43 @@
+"""The last stage: one block of settled rows becomes one committed shard."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import pyarrow as pa
+
+from synfer_ray.plan import PlanRow
+from synfer_ray.stages.sample_rows import Row
+from synfer_ray.storage.schema import reject_schema, sample_schema
+from synfer_ray.storage.shards import commit_shard
+
+PLANNED = [field.name for field in fields(PlanRow)]
+
+
+@dataclass(frozen=True)
+class ShardWriter:
+    """A stage: commits its block to `output` and returns one row {rows, rejects}.
+
+    The files are named by the first and last plan index, so that a retry or a resumed run writes the same ones.
+    """
+
+    output: str
+    voters: Sequence[str]
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Commits the block."""
+        rows = table.to_pylist()
+        indices = [row["index"] for row in rows]
+        accepted = [row for row in rows if row["reason"] is None]
+        rejected = [self._reject(row) for row in rows if row["reason"] is not None]
+        commit_shard(
+            self.output,
+            min(indices),
+            max(indices),
+            pa.Table.from_pylist(accepted, schema=sample_schema(self.voters)),
+            pa.Table.from_pylist(rejected, schema=reject_schema()),
+        )
+        return pa.table({"rows": [len(accepted)], "rejects": [len(rejected)]})
+
+    def _reject(self, row: Row) -> Row:
+        return row | {"row": json.dumps({name: row[name] for name in PLANNED})}

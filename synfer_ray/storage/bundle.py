@@ -1,0 +1,79 @@
+"""A model bundle on disk: where it is, which experts it holds, and what its parts are known by."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from synfer_ray.config import ExpertConfig
+from synfer_ray.errors import InputError
+from synfer_ray.storage.fingerprint import DIGITS, fingerprint, fingerprint_folder
+
+EMBEDDED = Path(__file__).resolve().parent.parent / "bundles"
+DIFFUSION_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+FERANNO = "feranno"
+"""The voter that reads the diffusion model's own features; every other one is an expert classifier."""
+
+
+def find_bundle(name: str) -> Path:
+    """Returns the folder of an embedded bundle (`fer64`) or of one on disk.
+
+    Raises:
+        InputError: there is neither.
+    """
+    for folder in (EMBEDDED / name, Path(name)):
+        if folder.is_dir() and (folder / "unet").is_dir():
+            return folder
+    embedded = sorted(folder.name for folder in EMBEDDED.iterdir() if (folder / "unet").is_dir())
+    raise InputError(f"no model bundle {name!r}: neither a bundle folder nor embedded ({', '.join(embedded) or 'none'})")
+
+
+def expert_spec(name: str, bundle: Path, experts: Mapping[str, ExpertConfig]) -> ExpertConfig:
+    """Returns the expert of this name: one of the config's `experts`, else one of the bundle's.
+
+    Raises:
+        InputError: the name is neither.
+    """
+    if name in experts:
+        return replace(experts[name], name=name)
+    folder = bundle / "experts" / name
+    if not folder.is_dir():
+        known = [*experts, *sorted(path.name for path in (bundle / "experts").glob("*"))]
+        raise InputError(f"unknown expert {name!r}; choices: {', '.join([FERANNO, *known])}")
+    return ExpertConfig(name=name, path=str(folder))
+
+
+def bundle_image_size(bundle: Path) -> int:
+    """Returns the side in pixels of the images a bundle's model was trained on."""
+    unet = json.loads((bundle / "unet" / "config.json").read_text())
+    vae = json.loads((bundle / "vae" / "config.json").read_text())
+    return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+
+
+def model_fingerprints(
+    bundle: Path, experts: Sequence[str], specs: Mapping[str, ExpertConfig]
+) -> dict[str, str | None]:
+    """Returns the fingerprints of the diffusion model, its AU adapter (None without) and the named experts.
+
+    Raises:
+        InputError: a part is missing.
+    """
+    adapter = bundle / "au_adapter"
+    return {
+        "model": fingerprint({part: _existing(bundle / part) for part in DIFFUSION_PARTS}),
+        "adapter": _existing(adapter) if adapter.is_dir() else None,
+        **{
+            name: _existing(bundle / FERANNO if name == FERANNO else Path(expert_spec(name, bundle, specs).path))
+            for name in experts
+        },
+    }
+
+
+def _existing(path: Path) -> str:
+    if path.is_dir():
+        return fingerprint_folder(path)
+    if not path.is_file():
+        raise InputError(f"missing model file: {path}")
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:DIGITS]

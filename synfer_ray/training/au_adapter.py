@@ -1,0 +1,44 @@
+"""The AU adapter's training: the same denoising loss with the diffusion model frozen (paper 4.2.2, Eq. 3)."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from synfer_ray.diffusion.au_adapter import AUAdapter
+from synfer_ray.storage.weights import save_model
+from synfer_ray.training.diffusion import denoising_loss
+from synfer_ray.training.loop import Batch, Objective
+
+DROP_TEXT, DROP_AU, DROP_BOTH = 0.05, 0.05, 0.05
+
+
+class AUAdapterObjective(Objective):
+    """Denoising loss under `input_ids` [B,T] and `action_units` [B,41]; only the adapter learns.
+
+    Text, action units or both are dropped independently, so that each has its own guidance scale when sampling.
+    """
+
+    def __init__(self, unet, text_encoder, scheduler, empty_ids: Tensor, adapter: AUAdapter):
+        super().__init__()
+        self.unet, self.text_encoder, self.scheduler = unet, text_encoder, scheduler
+        self.adapter = adapter
+        self.unet.requires_grad_(False)
+        self.text_encoder.requires_grad_(False)
+        self.register_buffer("empty_ids", empty_ids, persistent=False)
+        adapter.attach(unet)
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Eq. 3 with the AU tokens after the text tokens."""
+        rows, device = len(batch["latents"]), batch["latents"].device
+        draw = torch.rand(rows, generator=generator, device=device) if self.training else torch.ones(rows)
+        no_text = (draw < DROP_TEXT) | (draw >= 1 - DROP_BOTH) & (draw < 1)
+        no_au = (draw >= DROP_TEXT) & (draw < DROP_TEXT + DROP_AU) | (draw >= 1 - DROP_BOTH) & (draw < 1)
+        with torch.no_grad():
+            text = self.text_encoder(torch.where(no_text[:, None], self.empty_ids, batch["input_ids"]))[0]
+        tokens = torch.cat([text, self.adapter.encode(batch["action_units"], no_au)], dim=1)
+        return denoising_loss(self.unet, self.scheduler, batch["latents"], tokens, generator), {}
+
+    def export(self, folder: Path) -> None:
+        """Writes the adapter's config.json and model.safetensors, in half precision."""
+        save_model(self.adapter, folder, half=True)

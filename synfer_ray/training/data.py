@@ -1,0 +1,122 @@
+"""FEText as training rows: Ray Data decodes, encodes and tokenizes; each Ray Train worker gathers plain arrays."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+
+from synfer_ray.faces.images import decode_image
+from synfer_ray.taxonomy.expressions import EXPRESSIONS
+
+if TYPE_CHECKING:
+    import ray.data
+    import torch
+
+
+def read_faces(fetext: str, columns: Sequence[str]) -> "ray.data.Dataset":
+    """Reads a FEText folder as a Ray dataset with `sample_id` and the wanted `columns`.
+
+    `image` becomes uint8 [H,W,3]; `label_probs` falls back to the label where no votes are known.
+    """
+    import ray.data
+
+    stored = {"sample_id", *columns} | ({"label"} if "label_probs" in columns else set())
+    dataset = ray.data.read_parquet(f"{fetext.rstrip('/')}/data", columns=sorted(stored))
+    return dataset.map_batches(decode_rows, fn_kwargs={"columns": ["sample_id", *columns]}, batch_size=256)
+
+
+def decode_rows(batch: dict[str, np.ndarray], columns: Sequence[str]) -> dict[str, np.ndarray]:
+    """Turns stored FEText columns into arrays."""
+    decoded = dict(batch)
+    if "image" in batch:
+        decoded["image"] = np.stack([np.asarray(decode_image(image["bytes"])) for image in batch["image"]])
+    if "action_units" in batch:
+        decoded["action_units"] = np.stack(batch["action_units"]).astype(np.float32)
+    if "label_probs" in columns:
+        decoded["label_probs"] = label_distributions(batch)
+    return {column: decoded[column] for column in columns}
+
+
+def label_distributions(columns: Any) -> np.ndarray:
+    """The annotators' votes as a distribution [N,7]; the label alone where no votes are known."""
+    one_hot = np.eye(len(EXPRESSIONS), dtype=np.float32)
+    rows = zip(np.asarray(columns["label_probs"]), np.asarray(columns["label"]))
+    return np.stack(
+        [one_hot[label] if probs is None else np.asarray(probs, np.float32) for probs, label in rows]
+    )
+
+
+def read_columns(fetext: str, columns: Sequence[str]) -> pa.Table:
+    """Reads small columns of a FEText folder at once, without Ray."""
+    return pyarrow.dataset.dataset(f"{fetext.rstrip('/')}/data", format="parquet").to_table(list(columns))
+
+
+class LatentEncoder:
+    """Ray Data actor: each face and its mirror image as latents, with tokens and action units to match."""
+
+    def __init__(self, bundle: str, seed: int = 0):
+        from diffusers import AutoencoderKL
+        from transformers import CLIPTokenizer
+
+        self.vae = AutoencoderKL.from_pretrained(bundle, subfolder="vae").float().eval()
+        self.tokenizer = CLIPTokenizer.from_pretrained(bundle, subfolder="tokenizer")
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Doubles the batch: `latents` are scaled by the autoencoder's scaling factor, float16."""
+        import torch
+
+        from synfer_ray.training.experts import mirrored_indices
+
+        images = to_images(batch["image"])
+        device = self.vae.device
+        with torch.no_grad():
+            views = torch.cat([images, images.flip(-1)]).to(device)
+            latents = self.vae.encode(views).latent_dist.mean * self.vae.config.scaling_factor
+        captions = [*batch["caption"], *map(mirror_text, batch["caption"])]
+        return {
+            "sample_id": np.concatenate([batch["sample_id"], [f"{name}~" for name in batch["sample_id"]]]),
+            "latents": latents.half().cpu().numpy(),
+            "input_ids": tokenize(self.tokenizer, captions),
+            "action_units": np.concatenate(
+                [batch["action_units"], batch["action_units"][:, mirrored_indices()]]
+            ),
+            "label_probs": np.concatenate([batch["label_probs"], batch["label_probs"]]),
+        }
+
+
+def to_images(pixels: np.ndarray) -> "torch.Tensor":
+    """Turns uint8 faces [B,H,W,3] into images [B,3,H,W] in [-1,1]."""
+    import torch
+
+    from synfer_ray.training.augment import from_uint8
+
+    return from_uint8(torch.from_numpy(np.array(pixels)))
+
+
+def mirror_text(caption: str) -> str:
+    """Exchanges the words `left` and `right`."""
+    swap = {"left": "right", "right": "left"}
+    return re.sub(r"\b(left|right)\b", lambda word: swap[word[0]], caption)
+
+
+def tokenize(tokenizer, texts: Iterable[str]) -> np.ndarray:
+    """Token ids, padded or cut to the tokenizer's length, int64 [B,T]."""
+    encoded = tokenizer(
+        list(texts),
+        padding="max_length",
+        truncation=True,
+        max_length=tokenizer.model_max_length,
+        return_tensors="np",
+    )
+    return encoded.input_ids.astype(np.int64)
+
+
+def gather(batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Joins batches into arrays ordered by `sample_id`, whatever order they arrived in."""
+    parts = list(batches)
+    arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    order = np.argsort(arrays.pop("sample_id"))
+    return {key: value[order] for key, value in arrays.items()}

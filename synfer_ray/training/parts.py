@@ -1,0 +1,223 @@
+"""The parts of a bundle, each trained by one function: what it learns from, what it builds, where it goes."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from synfer_ray.config import ArchitectureConfig, FitConfig, TrainingConfig
+from synfer_ray.storage.fingerprint import fingerprint_folder
+from synfer_ray.taxonomy.action_units import ACTION_UNITS
+from synfer_ray.training.data import label_distributions, read_columns
+from synfer_ray.training.loop import Objective
+
+if TYPE_CHECKING:
+    import ray.data
+    from torch import Tensor
+    from transformers import CLIPTokenizer
+
+
+def train_autoencoder(config: TrainingConfig) -> None:
+    """Trains `vae/` on the faces and sets its scaling factor."""
+    from synfer_ray.training.data import read_faces
+
+    build = partial(build_autoencoder, config.architecture)
+    rows = read_faces(config.input, ["image"])
+    objective, metrics = _train(config, "autoencoder", build, rows, config.autoencoder)
+    objective.vae.register_to_config(scaling_factor=metrics["scaling_factor"])
+    _export(objective, Path(config.bundle) / "vae")
+
+
+def train_diffusion(config: TrainingConfig) -> None:
+    """Trains the diffusion model on latents and captions: `unet/`, `text_encoder/`, `scheduler/`."""
+    build = partial(build_diffusion, config.bundle, config.architecture, bool(config.base), config.lora_rank)
+    rows = _latents(config, ["latents", "input_ids"])
+    objective, _ = _train(config, "diffusion", build, rows, config.diffusion)
+    exported, bundle = Path(config.bundle) / "diffusion.partial", Path(config.bundle)
+    objective.export(exported)
+    for folder in ("text_encoder", "scheduler", "unet"):
+        shutil.rmtree(bundle / folder, ignore_errors=True)
+        (exported / folder).rename(bundle / folder)
+    exported.rmdir()
+
+
+def train_au_adapter(config: TrainingConfig) -> None:
+    """Trains `au_adapter/` beside the frozen diffusion model."""
+    rows = _latents(config, ["latents", "input_ids", "action_units"])
+    build = partial(build_au_adapter, config.bundle, _labelled_action_units(config))
+    objective, _ = _train(config, "au_adapter", build, rows, config.au_adapter)
+    _export(objective, Path(config.bundle) / "au_adapter")
+
+
+def train_au_labeler(config: TrainingConfig) -> None:
+    """Trains `au_labeler/`, a small network that repeats FEText's action-unit labels."""
+    from synfer_ray.training.data import read_faces
+
+    rows = read_faces(config.input, ["image", "action_units"])
+    objective, _ = _train(config, "au_labeler", build_au_labeler, rows, config.au_labeler)
+    _export(objective, Path(config.bundle) / "au_labeler")
+
+
+def train_feranno(config: TrainingConfig) -> None:
+    """Trains `feranno/` on the frozen U-Net's features at the least noise."""
+    rows = _latents(config, ["latents", "label_probs"])
+    build = partial(build_feranno, config.bundle, _class_share(config))
+    objective, metrics = _train(config, "feranno", build, rows, config.feranno)
+    objective.head.temperature = metrics["temperature"]
+    _export(objective, Path(config.bundle) / "feranno")
+
+
+def train_experts(config: TrainingConfig) -> None:
+    """Trains `experts/<name>/` for each configured expert that the bundle lacks."""
+    from synfer_ray.training.data import read_faces
+
+    rows = read_faces(config.input, ["image", "label_probs"])
+    for name, recipe in config.experts.items():
+        target = Path(config.bundle) / "experts" / name
+        if not target.exists():
+            build = partial(build_expert, recipe.architecture, _class_share(config))
+            objective, metrics = _train(config, f"expert-{name}", build, rows, recipe.fit)
+            objective.network.temperature = metrics["temperature"]
+            _export(objective, target)
+
+
+def build_autoencoder(architecture: ArchitectureConfig) -> Objective:
+    """An untrained autoencoder."""
+    from synfer_ray.training.architectures import new_autoencoder
+    from synfer_ray.training.autoencoder import AutoencoderObjective
+
+    return AutoencoderObjective(new_autoencoder(architecture))
+
+
+def build_diffusion(
+    bundle: str, architecture: ArchitectureConfig, pretrained: bool, lora_rank: int
+) -> Objective:
+    """The bundle's own diffusion model if it is `pretrained`, otherwise an untrained one."""
+    from transformers import CLIPTokenizer
+
+    from synfer_ray.diffusion.components import load_components
+    from synfer_ray.training.architectures import new_scheduler, new_text_encoder, new_unet
+    from synfer_ray.training.diffusion import DiffusionObjective
+
+    if pretrained:
+        parts = load_components(bundle)
+        empty = _empty_ids(parts.tokenizer)
+        return DiffusionObjective(parts.unet, parts.text_encoder, parts.scheduler, empty, lora_rank, False)
+    tokenizer = CLIPTokenizer.from_pretrained(bundle, subfolder="tokenizer")
+    return DiffusionObjective(
+        new_unet(architecture),
+        new_text_encoder(architecture, len(tokenizer), tokenizer.eos_token_id),
+        new_scheduler(architecture),
+        _empty_ids(tokenizer),
+    )
+
+
+def build_au_adapter(bundle: str, supported: list[str]) -> Objective:
+    """A new adapter for the bundle's U-Net."""
+    from synfer_ray.diffusion.au_adapter import AUAdapter
+    from synfer_ray.diffusion.components import load_components
+    from synfer_ray.training.au_adapter import AUAdapterObjective
+
+    parts = load_components(bundle)
+    adapter = AUAdapter.for_unet(parts.unet, supported=supported)
+    return AUAdapterObjective(
+        parts.unet, parts.text_encoder, parts.scheduler, _empty_ids(parts.tokenizer), adapter
+    )
+
+
+def build_au_labeler() -> Objective:
+    """An untrained action-unit network."""
+    from synfer_ray.calibration.networks import ActionUnitNet
+    from synfer_ray.training.experts import ActionUnitObjective
+
+    return ActionUnitObjective(ActionUnitNet())
+
+
+def build_feranno(bundle: str, class_share: np.ndarray) -> Objective:
+    """An untrained FERAnno head on the bundle's U-Net."""
+    from synfer_ray.diffusion.components import load_components
+    from synfer_ray.training.feranno import FERAnnoObjective
+
+    return FERAnnoObjective(load_components(bundle), class_share)
+
+
+def build_expert(architecture: str, class_share: np.ndarray) -> Objective:
+    """An untrained expression classifier."""
+    from synfer_ray.calibration.networks import FERClassifier
+    from synfer_ray.training.experts import ExpressionObjective
+
+    return ExpressionObjective(FERClassifier(architecture), class_share)
+
+
+def _train(
+    config: TrainingConfig,
+    name: str,
+    build: Callable[[], Objective],
+    rows: "ray.data.Dataset",
+    fit: FitConfig,
+) -> tuple[Any, dict[str, Any]]:
+    from synfer_ray.training.ray_trainer import train
+
+    objective, metrics = train(name, build, rows, fit, config.workers, config.runs)
+    record = Path(config.bundle) / "training.json"
+    trained = json.loads(record.read_text()) if record.exists() else {}
+    trained[name] = {"settings": asdict(fit), "metrics": metrics}
+    record.write_text(json.dumps(trained, indent=2) + "\n")
+    return objective, metrics
+
+
+def _export(objective: Objective, target: Path) -> None:
+    """Writes a part beside its place and moves it there, so that a part in place is a whole part."""
+    partial_target = target.with_name(f"{target.name}.partial")
+    objective.export(partial_target)
+    partial_target.rename(target)
+
+
+def _latents(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":
+    """Latents of all faces and their mirror images, encoded once and kept under `runs`."""
+    import ray.data
+
+    from synfer_ray.training.data import LatentEncoder, read_faces
+
+    folder = Path(config.runs) / f"latents-{fingerprint_folder(Path(config.bundle) / 'vae')}"
+    if not folder.exists():
+        faces = read_faces(config.input, ["image", "caption", "action_units", "label_probs"])
+        encoded = faces.map_batches(
+            LatentEncoder,
+            fn_constructor_kwargs={"bundle": config.bundle},
+            batch_size=64,
+            num_cpus=config.workers.num_cpus,
+            num_gpus=1 if config.workers.use_gpu else 0,
+            compute=ray.data.ActorPoolStrategy(size=config.workers.num_workers),
+        )
+        partial_folder = folder.with_name(f"{folder.name}.partial")
+        encoded.write_parquet(str(partial_folder), mode="overwrite")
+        partial_folder.rename(folder)
+    return ray.data.read_parquet(str(folder), columns=["sample_id", *columns])
+
+
+def _class_share(config: TrainingConfig) -> np.ndarray:
+    """The share of each expression among the faces' labels."""
+    share = np.mean(label_distributions(read_columns(config.input, ["label", "label_probs"])), axis=0)
+    return share / share.sum()
+
+
+def _labelled_action_units(config: TrainingConfig) -> list[str]:
+    """The action units that at least one FEText row knows."""
+    intensities = np.array(
+        read_columns(config.input, ["action_units"])["action_units"].to_pylist(), np.float32
+    )
+    return [name for name, known in zip(ACTION_UNITS, ~np.isnan(intensities).all(axis=0)) if known]
+
+
+def _empty_ids(tokenizer: "CLIPTokenizer") -> "Tensor":
+    import torch
+
+    from synfer_ray.training.data import tokenize
+
+    return torch.from_numpy(tokenize(tokenizer, [""])[0])

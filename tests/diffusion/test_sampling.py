@@ -1,0 +1,229 @@
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from synfer_ray.diffusion.components import Components, decode_latents, encode_prompt
+from synfer_ray.diffusion.guidance import SemanticGuidance
+from synfer_ray.diffusion.noise import initial_noise, row_generator
+from synfer_ray.diffusion.sampling import SamplingConfig, Samples, denoise, pad_batch, predict_x0
+from synfer_ray.errors import InputError
+from tests.tiny import save_components, tiny_components, tiny_scheduler
+
+torch.set_num_threads(1)
+
+PROMPTS = ["a photo of a happy face", "a sad person", "angry face with raised brows"]
+TARGETS = torch.eye(7)[[1, 2, 6]]
+
+
+class TanhGuide(nn.Module):
+    """A smooth classifier of 32-pixel images."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(5)
+        self.linear = nn.Linear(3 * 32 * 32, 7)
+        self.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(images.flatten(1).tanh())
+
+
+def sample(components: Components, prompts=PROMPTS, seeds=(1, 2, 3), start_step=0, steps=6, **options) -> Samples:
+    """`options` are fields of SamplingConfig or arguments of denoise."""
+    fields = {key: options.pop(key) for key in list(options) if key in SamplingConfig.__annotations__}
+    if components.adapter:
+        options.setdefault("au_tokens", components.adapter.encode(initial_noise(seeds, (41,)).abs().clamp(max=1)))
+    return denoise(
+        components,
+        SamplingConfig(num_inference_steps=steps, **fields),
+        initial_noise(seeds, components.latent_shape(32)),
+        start_step,
+        prompt_embeds=encode_prompt(components, prompts),
+        empty_embeds=encode_prompt(components, [""] * len(prompts)),
+        **options,
+    )
+
+
+def batch_sizes(components: Components) -> list[int]:
+    """Fills with the batch size of every U-Net call to come."""
+    sizes: list[int] = []
+    components.unet.register_forward_pre_hook(lambda _unet, args: sizes.append(len(args[0])))
+    return sizes
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("timestep", [1, 400, 981])
+def test_equation_4_undoes_equation_1_and_agrees_with_the_sampler(prediction_type, timestep):
+    scheduler = tiny_scheduler(prediction_type)
+    clean, noise = torch.randn((2, 2, 4, 8, 8), dtype=torch.float64)
+    timestep = torch.tensor(timestep)
+    noisy = scheduler.add_noise(clean, noise, timestep)
+    truth = noise if prediction_type == "epsilon" else scheduler.get_velocity(clean, noise, timestep)
+    x0_hat = predict_x0(scheduler, truth, timestep, noisy)
+    torch.testing.assert_close(x0_hat, clean, rtol=1e-4, atol=1e-4)
+    scheduler.set_timesteps(50)
+    torch.testing.assert_close(x0_hat, scheduler.step(truth, timestep, noisy).pred_original_sample)
+
+
+def test_both_forms_of_equation_2_are_the_sampler_step():
+    scheduler = tiny_scheduler()
+    scheduler.set_timesteps(20)
+    x_t, eps = torch.randn((2, 2, 4, 8, 8), dtype=torch.float64)
+    t = torch.tensor(501)
+    alpha_bar = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+    now, before = alpha_bar[501], alpha_bar[451]
+    printed = (before / now) ** 0.5 * x_t + before**0.5 * ((1 / before - 1) ** 0.5 - (1 / now - 1) ** 0.5) * eps
+    by_x0 = before**0.5 * predict_x0(scheduler, eps, t, x_t) + (1 - before) ** 0.5 * eps
+    step = scheduler.step(eps, t, x_t).prev_sample
+    torch.testing.assert_close(step, printed, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(by_x0, printed, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_gives_the_images_of_stable_diffusion_pipeline_bit_for_bit(tmp_path, prediction_type):
+    components = tiny_components(adapter=False, prediction_type=prediction_type)
+    pipeline = StableDiffusionPipeline.from_pretrained(save_components(components, tmp_path / "model"))
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(
+        PROMPTS,
+        height=32,
+        width=32,
+        num_inference_steps=6,
+        guidance_scale=5.0,
+        generator=[row_generator(seed) for seed in (1, 2, 3)],
+        output_type="pt",
+    ).images
+    latents = sample(components, guidance_scale=5.0).latents
+    images = (decode_latents(components, latents) / 2 + 0.5).clamp(0, 1)
+    assert torch.equal(images, expected)
+    assert images.std() > 0.01
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("au_guidance_scale", [None, 2.0])
+def test_a_row_is_bit_identical_whatever_its_neighbours_are(guided, au_guidance_scale):
+    components = tiny_components()
+    options = {"au_guidance_scale": au_guidance_scale}
+    if guided:
+        options["guidance"] = SemanticGuidance(TanhGuide(), start=0.2)
+    first = sample(components, targets=TARGETS, **options)
+    others = sample(
+        components,
+        prompts=[PROMPTS[0], "a", "of of of"],
+        seeds=(1, 77, 78),
+        targets=torch.stack([TARGETS[0], torch.full((7,), 1 / 7), TARGETS[0]]),
+        **options,
+    )
+    assert torch.equal(first.latents[0], others.latents[0])
+    assert not torch.allclose(first.latents[1], others.latents[1], atol=0.1)
+
+
+def test_forwards_are_batched_and_the_guided_branch_runs_once():
+    components = tiny_components()
+    sizes = batch_sizes(components)
+    sample(components, guidance_scale=5.0)
+    sample(components, guidance_scale=5.0, au_guidance_scale=5.0)
+    assert sizes == [6] * 12
+    sizes.clear()
+    sample(components, guidance_scale=5.0, au_guidance_scale=2.0)
+    assert sizes == [9] * 6
+    sizes.clear()
+    sample(components, guidance=SemanticGuidance(TanhGuide(), start=0.5), targets=TARGETS)
+    assert sizes == [6, 6, 6, 3, 3, 3, 3, 6]
+
+
+def test_starts_in_the_middle_of_the_schedule():
+    components = tiny_components()
+    timesteps = []
+    components.unet.register_forward_pre_hook(lambda _unet, args: timesteps.append(int(args[1])))
+    sample(components, start_step=4)
+    assert timesteps == [167, 1]
+
+
+def test_action_units_and_their_own_scale_change_the_image():
+    components = tiny_components()
+    with_au = sample(components).latents
+    without = sample(components, au_tokens=None).latents
+    weaker = sample(components, au_guidance_scale=2.0).latents
+    none = sample(components, au_guidance_scale=0.0).latents
+    assert (with_au - without).abs().max() > (weaker - without).abs().max() > 0.1
+    torch.testing.assert_close(none, without, rtol=1e-3, atol=1e-3)
+
+
+def test_guidance_makes_the_final_image_fit_the_label_better():
+    components, guide = tiny_components(), TanhGuide()
+
+    def final_loss(step_size: float) -> Tensor:
+        guidance = SemanticGuidance(guide, step_size=step_size, start=0.2)
+        samples = sample(components, guidance=guidance, targets=TARGETS, steps=12)
+        assert samples.guidance_skipped.tolist() == [0, 0, 0]
+        return guidance.loss(decode_latents(components, samples.latents), TARGETS)
+
+    assert (final_loss(0.1) < final_loss(0.0)).all()
+    assert (final_loss(-0.1) > final_loss(0.0)).all()
+
+
+def test_guidance_gives_no_weight_a_gradient():
+    components, guide = tiny_components(), TanhGuide()
+    sample(components, guidance=SemanticGuidance(guide), targets=TARGETS)
+    parts = (components.unet, components.vae, components.text_encoder, components.adapter, guide)
+    assert all(parameter.grad is None for part in parts for parameter in part.parameters())
+
+
+def test_rows_the_guide_cannot_help_are_sampled_unguided_and_counted():
+    components, guide = tiny_components(), TanhGuide()
+    hopeless = torch.tensor([[torch.nan], [1.0], [1.0]])
+    guidance = SemanticGuidance(lambda images: guide(images) * hopeless, start=0.5)
+    guided = sample(components, guidance=guidance, targets=TARGETS)
+    plain = sample(components)
+    assert guided.guidance_skipped.tolist() == [2, 0, 0]
+    assert plain.guidance_skipped.tolist() == [0, 0, 0]
+    torch.testing.assert_close(guided.latents[0], plain.latents[0], rtol=1e-4, atol=1e-4)
+    assert (guided.latents[1:] - plain.latents[1:]).abs().amax(dim=(1, 2, 3)).min() > 1e-3
+
+
+def test_another_decoder_can_show_the_guide_its_image():
+    components = tiny_components()
+    decoded = []
+
+    def decode(latents: Tensor) -> Tensor:
+        decoded.append(latents.shape)
+        return nn.functional.interpolate(latents[:, :3], scale_factor=4)
+
+    guidance = SemanticGuidance(TanhGuide(), start=0.5, decode=decode)
+    components.vae.decoder.register_forward_pre_hook(lambda *_: pytest.fail("the autoencoder decoded"))
+    assert sample(components, guidance=guidance, targets=TARGETS).guidance_skipped.tolist() == [0, 0, 0]
+    assert decoded == [(3, 4, 8, 8)] * 2
+
+
+def test_gradient_checkpointing_changes_nothing():
+    components, guidance = tiny_components(), SemanticGuidance(TanhGuide(), start=0.5)
+    plain = sample(components, guidance=guidance, targets=TARGETS)
+    spared = sample(components, guidance=guidance, targets=TARGETS, gradient_checkpointing=True)
+    assert torch.equal(spared.latents, plain.latents)
+
+
+def test_a_masked_prompt_changes_the_guided_image():
+    components, guidance = tiny_components(), SemanticGuidance(TanhGuide(), start=0.2)
+    plain = sample(components)
+    nothing = torch.zeros(3, 12, dtype=torch.bool)
+    blocked = sample(components, guidance=guidance, targets=TARGETS, token_mask=nothing)
+    assert blocked.guidance_skipped.tolist() == [4, 4, 4]
+    torch.testing.assert_close(blocked.latents, plain.latents, rtol=1e-4, atol=1e-4)
+
+
+def test_guidance_without_targets_is_refused():
+    with pytest.raises(InputError, match="assigned label"):
+        sample(tiny_components(), guidance=SemanticGuidance(TanhGuide()))
+
+
+@given(st.lists(st.integers(), min_size=1, max_size=5), st.integers(5, 9))
+def test_a_short_batch_is_padded_with_its_last_row(rows, size):
+    padded = pad_batch(rows, size)
+    assert len(padded) == size
+    assert padded[: len(rows)] == rows
+    assert set(padded[len(rows) :]) <= {rows[-1]}

@@ -1,0 +1,47 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synfer_ray.taxonomy.action_units import ACTION_UNITS
+from synfer_ray.training.data import gather, label_distributions, mirror_text
+from synfer_ray.training.experts import class_weight, mirrored_indices
+
+
+def test_mirroring_exchanges_left_and_right_words_only():
+    assert mirror_text("turned left, right brow raised, brightly lit") == "turned right, left brow raised, brightly lit"
+
+
+@given(st.text("left right,. ab"))
+def test_mirroring_twice_changes_nothing(text):
+    assert mirror_text(mirror_text(text)) == text
+
+
+def test_mirrored_action_units():
+    mirror = mirrored_indices()
+    assert ACTION_UNITS[mirror[ACTION_UNITS.index("AUL12")]] == "AUR12"
+    assert ACTION_UNITS[mirror[ACTION_UNITS.index("AU12")]] == "AU12"
+    assert [mirror[index] for index in mirror] == list(range(41))
+
+
+def test_rows_are_gathered_in_the_order_of_their_ids():
+    parts = [
+        {"sample_id": np.array(["c", "a"]), "x": np.array([3, 1])},
+        {"sample_id": np.array(["b"]), "x": np.array([2])},
+    ]
+    assert gather(parts)["x"].tolist() == [1, 2, 3]
+
+
+def test_votes_take_precedence_over_the_label():
+    columns = {
+        "label": np.array([2, 5]),
+        "label_probs": np.array([None, [0, 0.25, 0, 0, 0.75, 0, 0]], dtype=object),
+    }
+    assert label_distributions(columns).tolist() == [[0, 0, 1, 0, 0, 0, 0], [0, 0.25, 0, 0, 0.75, 0, 0]]
+
+
+def test_rare_classes_weigh_more_and_the_mean_weight_is_one():
+    share = np.array([0.4, 0.3, 0.1, 0.1, 0.04, 0.01, 0.05])
+    weight = class_weight(share).numpy()
+    assert np.all(np.argsort(weight) == np.argsort(-share))
+    np.testing.assert_allclose((weight * share).sum(), 1, rtol=1e-6)
+    np.testing.assert_allclose(weight[5] / weight[0], np.sqrt(0.4 / 0.01), rtol=1e-5)

@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from synfer_ray.config import FitConfig
+from synfer_ray.training.loop import Objective, Worker, draw, fit, learning_rate_factor, load_average, split
+
+ROWS = {"x": np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)}
+FIT = FitConfig(
+    steps=8, batch_size=8, report_every=2, checkpoint_every=4, validation_rows=5, warmup_steps=2, ema_decay=0.5
+)
+
+
+class Denoiser(Objective):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3), torch.nn.Dropout(0.2))
+        self.frozen = torch.nn.Linear(3, 3).requires_grad_(False)
+
+    def forward(self, batch, generator):
+        noise = torch.randn(batch["x"].shape, generator=generator)
+        return (self.layer(batch["x"] + noise) - self.frozen(noise)).square().mean(), {}
+
+
+class Stopped(Exception):
+    pass
+
+
+def weights(objective: Objective) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in objective.state_dict().values()])
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
+    whole = Denoiser()
+    fit(whole, ROWS, FIT, tmp_path / "whole")
+
+    def stop(metrics: dict, checkpoint: Path | None) -> None:
+        if metrics["step"] == 6:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        fit(Denoiser(), ROWS, FIT, tmp_path / "parts", stop)
+    resumed, reports = Denoiser(), []
+    fit(
+        resumed,
+        ROWS,
+        FIT,
+        tmp_path / "parts",
+        lambda metrics, checkpoint: reports.append((metrics["step"], checkpoint)),
+        resume_from=tmp_path / "parts",
+    )
+    assert torch.equal(weights(whole), weights(resumed))
+    assert [step for step, _ in reports] == [6, 8]
+    assert [bool(checkpoint) for _, checkpoint in reports] == [False, True]
+
+
+def test_the_checkpoint_holds_the_averaged_weights(tmp_path):
+    trained, loaded = Denoiser(), Denoiser()
+    fit(trained, ROWS, FIT, tmp_path)
+    assert not torch.equal(weights(trained), weights(loaded))
+    load_average(loaded, tmp_path)
+    assert torch.equal(weights(trained), weights(loaded))
+
+
+def test_held_out_rows_are_never_drawn_and_an_epoch_draws_every_other_row_once():
+    rows = {"x": np.arange(50, dtype=np.float32)}
+    training, validation = split(rows, 10)
+    assert set(validation["x"]) == set(range(40, 50))
+    steps = [draw(training, 8, step, seed=3, worker=Worker())["x"] for step in range(5)]
+    assert sorted(torch.cat(steps).tolist()) == list(range(40))
+
+
+def test_workers_share_a_global_batch():
+    alone = draw(ROWS, 8, 5, seed=1, worker=Worker())["x"]
+    shares = [draw(ROWS, 8, 5, seed=1, worker=Worker(rank, 2))["x"] for rank in range(2)]
+    together = torch.stack(shares, 1).flatten(0, 1)
+    assert torch.equal(alone, together)
+
+
+def test_the_learning_rate_warms_up_stays_and_decays():
+    config = FitConfig(steps=100, warmup_steps=10, decay_share=0.2)
+    factors = [learning_rate_factor(step, config) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert set(factors[10:80]) == {1.0}
+    assert factors[90] == pytest.approx(0.5)
+    assert factors[99] < 0.01
