@@ -27,6 +27,7 @@ JOBS = {
     "calibrate": Job("check and correct the labels of faces", schemas.CalibrateConfig, "calibrate:calibrate"),
     "fetext": Job("build image-text-AU training data from faces", schemas.FETextConfig, "fetext:build_fetext"),
     "train": Job("train a model bundle on FEText", schemas.TrainingConfig, "training.bundle:train_bundle"),
+    "benchmark": Job("measure the engine's speed as ratios", schemas.BenchmarkConfig, "benchmarks.job:benchmark"),
 }
 SETTINGS = """settings are key=value, nested ones key.sub=value, on top of a YAML file:
   synfer generate --config configs/fer64.yaml output=OUT num_images=350 seed=1

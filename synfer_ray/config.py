@@ -53,47 +53,6 @@ def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
 
 
 @dataclass
-class FETextConfig:
-    """FEText from a pile of faces: where they are, what their labels mean, and how they are prepared.
-
-    Attributes:
-        input: a folder, file or glob pattern of images, Parquet files or WebDataset tars; any fsspec URI.
-        source: name of the collection; with `license` it stands in every row.
-        label_order: classes of integer labels: a known order (`fer2013`) or names with commas; empty if the
-            Parquet file says. `vote_order` is the same for the vote column.
-        au_labeler: `mediapipe` (with `landmarker_model`), `bundle` (the network in `bundle`) or `none`.
-        align: move eyes and mouth to fixed places; needs `landmarker_model`.
-        min_sharpness: in the units of `faces.images.sharpness`; photographs have 0.2 and more.
-        upscaler: `lanczos` or the path of a spandrel checkpoint, which runs on a GPU if `num_gpus` > 0.
-        shard_rows: rows of the input that are read, written and committed together.
-        concurrency: actors that align faces, each with three quarters of a CPU and `num_gpus`.
-    """
-
-    input: str = MISSING
-    output: str = MISSING
-    image_size: int = 64
-    source: str = "faces"
-    license: str = "unknown"
-    image_column: str = "image"
-    label_column: str = ""
-    label_order: str = ""
-    vote_column: str = ""
-    vote_order: str = "ferplus"
-    name_column: str = ""
-    au_labeler: str = "mediapipe"
-    landmarker_model: str = ""
-    bundle: str = ""
-    align: bool = True
-    min_side: int = 32
-    min_sharpness: float = 0.1
-    upscaler: str = "lanczos"
-    seed: int = 0
-    shard_rows: int = 500
-    concurrency: int = 2
-    num_gpus: float = 0.0
-
-
-@dataclass
 class FitConfig:
     """How one model is trained; `steps` of `batch_size` rows over all workers together."""
 
@@ -249,6 +208,45 @@ class PoolConfig:
 
 
 @dataclass
+class FETextConfig:
+    """FEText from a pile of faces: where they are, what their labels mean, and how they are prepared.
+
+    Attributes:
+        input: a folder, file or glob pattern of images, Parquet files or WebDataset tars; any fsspec URI.
+        source: name of the collection; with `license` it stands in every row.
+        label_order: classes of integer labels: a known order (`fer2013`) or names with commas; empty if the
+            Parquet file says. `vote_order` is the same for the vote column.
+        au_labeler: `mediapipe` (with `landmarker_model`), `bundle` (the network in `bundle`) or `none`.
+        align: move eyes and mouth to fixed places; needs `landmarker_model`.
+        min_sharpness: in the units of `faces.images.sharpness`; photographs have 0.2 and more.
+        upscaler: `lanczos` or the path of a spandrel checkpoint; networks run on a GPU if the pool has one.
+        shard_rows: rows of the input that are read, written and committed together.
+    """
+
+    input: str = MISSING
+    output: str = MISSING
+    image_size: int = 64
+    source: str = "faces"
+    license: str = "unknown"
+    image_column: str = "image"
+    label_column: str = ""
+    label_order: str = ""
+    vote_column: str = ""
+    vote_order: str = "ferplus"
+    name_column: str = ""
+    au_labeler: str = "mediapipe"
+    landmarker_model: str = ""
+    bundle: str = "fer64"
+    align: bool = True
+    min_side: int = 32
+    min_sharpness: float = 0.1
+    upscaler: str = "lanczos"
+    seed: int = 0
+    shard_rows: int = 500
+    face_pool: PoolConfig = field(default_factory=PoolConfig)
+
+
+@dataclass
 class GenerateConfig:
     """The main job. `voters` and `guide` name experts of the bundle, or of `experts`; `feranno` is FERAnno.
 
@@ -281,7 +279,7 @@ class GenerateConfig:
     batch_size: int = 16
     num_threads: int = 1
     dtype: str = "float32"
-    rows_per_shard: int = 64
+    shard_rows: int = 64
     generator_pool: PoolConfig = field(default_factory=PoolConfig)
     voter_pool: PoolConfig = field(default_factory=lambda: PoolConfig(min_actors=1, num_cpus=0.25))
     overlays: int = 8
@@ -310,7 +308,7 @@ class CalibrateConfig:
     image_size: int | None = None
     batch_size: int = 32
     num_threads: int = 1
-    rows_per_shard: int = 256
+    shard_rows: int = 256
     voter_pool: PoolConfig = field(default_factory=PoolConfig)
 
 
@@ -320,3 +318,19 @@ class QuickstartConfig:
 
     output: str = "synfer-quickstart"
     seed: int = 0
+
+
+@dataclass
+class BenchmarkConfig:
+    """The engine's ratios on this machine: one generator with one thread, medians of interleaved repetitions.
+
+    A job of the engine has `shards` shards of `shard_batches` device batches; its first shard is start-up.
+    """
+
+    output: str = "benchmark"
+    bundle: str = "fer64"
+    repetitions: int = 5
+    batch_size: int = 16
+    num_inference_steps: int = 20
+    shard_batches: int = 4
+    shards: int = 3

@@ -7,169 +7,146 @@ second makes the dataset. What an interrupted run has committed is not made agai
 or, with a reason, in the rejects.
 """
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from typing import TYPE_CHECKING, Any
 
 from synfer_ray.config import FETextConfig
 from synfer_ray.errors import InputError, choose
 from synfer_ray.faces.duplicates import Duplicate, FaceHash, find_duplicates
-from synfer_ray.faces.sources import Columns, FaceSource, open_source
+from synfer_ray.faces.sources import Columns, open_source
 from synfer_ray.reporting.card import write_card
 from synfer_ray.reporting.fetext_summary import write_fetext_summary
-from synfer_ray.stages.action_unit_labeler import ActionUnitLabeler
-from synfer_ray.stages.captioner import Captioner
-from synfer_ray.stages.face_aligner import FaceAligner
+from synfer_ray.runtime import fit_pools, ray_session, run_shards
 from synfer_ray.stages.face_filter import FaceFilter, hash_faces
-from synfer_ray.stages.face_source import FaceReader
-from synfer_ray.stages.face_writer import FaceWriter
+from synfer_ray.stages.face_source import FaceReader, label_names
+from synfer_ray.storage.bundle import find_bundle
 from synfer_ray.storage.fingerprint import fingerprint_folder
 from synfer_ray.storage.manifest import claim_output, write_manifest
 from synfer_ray.storage.shards import read_commits, remove_orphans
-from synfer_ray.taxonomy.expressions import resolve_label_order
 
-TABLES: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
-LIGHT: dict[str, Any] = TABLES | {"num_cpus": 0.25}
-"""With three quarters of a CPU for an actor and one quarter for a task, one CPU is enough for the job."""
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
-Span = dict[str, int]
+UNDECIDING = ("output", "bundle", "face_pool")
+"""Settings that may change when a run is continued."""
+
+Span = tuple[int, int]
+"""The first and the last row of a shard."""
 
 
 def build_fetext(config: FETextConfig) -> None:
-    """Builds, or goes on building, the dataset in `config.output`: shards, rejects, manifest and card.
+    """Builds `config.output`, or what is missing of it.
 
     Raises:
         InputError: the settings contradict each other, the input holds no faces, a model file is missing, or
             the output belongs to another plan.
     """
-    check_labeler(config)
+    labeler = check(config)
     columns = Columns(config.image_column, config.label_column, config.vote_column, config.name_column)
     source = open_source(config.input, columns)
-    reader = FaceReader(source, config.source, label_names(config, source), vote_names(config))
-    claim_output(config.output, plan(config, len(source)), config=asdict(config), planned_rows=len(source))
-    remove_orphans(config.output)
+    votes = label_names(config.vote_order) if config.vote_column else ()
+    reader = FaceReader(source, config.source, label_names(config.label_order, source), votes)
+    settings = {key: value for key, value in asdict(config).items() if key not in UNDECIDING}
+    models = {"au_labeler": fingerprint_folder(labeler) if labeler else None}
+    plan: dict[str, Any] = settings | {"models": models, "input_rows": len(source)}
+    claim_output(config.output, plan, config=asdict(config), planned_rows=len(source))
 
     spans = [
-        {"first": first, "last": min(first + config.shard_rows, len(source)) - 1}
+        (first, min(first + config.shard_rows, len(source)) - 1)
         for first in range(0, len(source), config.shard_rows)
     ]
     done = {commit.first for commit in read_commits(config.output)}
-    if missing := [span for span in spans if span["first"] not in done]:
-        DataContext.get_current().target_max_block_size = None  # a block is a span, however large
-        duplicates = find_duplicates(face_hashes(spans, reader, config))
-        report_progress(fetext_dataset(missing, reader, duplicates, config), spans=len(missing))
-    manifest = write_manifest(config.output)
-    write_fetext_summary(config.output, manifest)
-    write_card(config.output, name=f"FEText of {config.source}")
-    print(f"FEText is in {config.output}: start with its README.md")
+    remove_orphans(config.output)
+    if missing := [span for span in spans if span[0] not in done]:
+        with ray_session():
+            duplicates = find_duplicates(face_hashes(spans, reader, config))
+            dataset = fetext_dataset(missing, reader, duplicates, labeler, config)
+            run_shards(dataset, sum(last - first + 1 for first, last in missing))
+    finish(config)
+
+
+def face_hashes(spans: list[Span], reader: FaceReader, config: FETextConfig) -> list[FaceHash]:
+    """The first pass: the hashes of every face that the filter lets through."""
+    light, _ = fit_pools([])
+    face_filter = FaceFilter(config.min_side, config.min_sharpness)
+    dataset = blocks(spans).map_batches(reader, **light).map_batches(face_filter, **light)
+    return [FaceHash(**row) for row in dataset.map_batches(hash_faces, **light).iter_rows()]
 
 
 def fetext_dataset(
-    spans: list[Span], reader: FaceReader, duplicates: Mapping[int, Duplicate], config: FETextConfig
-) -> Dataset:
-    """The graph. A block is one span from end to end; the result has one row {rows, rejects} a span."""
+    spans: list[Span],
+    reader: FaceReader,
+    duplicates: Mapping[int, Duplicate],
+    labeler: Path | None,
+    config: FETextConfig,
+) -> "Dataset":
+    """The second pass: the graph from the spans to one row {rows, rejects} for each committed shard."""
+    from synfer_ray.stages.action_unit_labeler import ActionUnitLabeler
+    from synfer_ray.stages.captioner import Captioner
+    from synfer_ray.stages.face_aligner import FaceAligner
+    from synfer_ray.stages.face_writer import FaceWriter
+
+    light, (aligners, *labelers) = fit_pools([config.face_pool] * (2 if labeler else 1))
     face_filter = FaceFilter(config.min_side, config.min_sharpness, duplicates)
-    dataset = blocks(spans).map_batches(reader, **LIGHT).map_batches(face_filter, **LIGHT)
-    dataset = dataset.map_batches(
-        FaceAligner,
-        fn_constructor_kwargs={
-            "size": config.image_size,
-            "landmarker_model": config.landmarker_model,
-            "align": config.align,
-            "label": config.au_labeler == "mediapipe",
-            "upscaler": config.upscaler,
-            "device": device(config),
-        },
-        **actors(config),
+    dataset = (
+        blocks(spans)
+        .map_batches(reader, **light)
+        .map_batches(face_filter, **light)
+        .map_batches(FaceAligner, fn_constructor_args=(config,), **aligners)
     )
-    if config.au_labeler == "bundle":
-        dataset = dataset.map_batches(
-            ActionUnitLabeler,
-            fn_constructor_kwargs={"folder": f"{config.bundle}/au_labeler", "device": device(config)},
-            **actors(config),
-        )
-    dataset = dataset.map_batches(Captioner(config.seed), **LIGHT)
-    return dataset.map_batches(FaceWriter(config.output, config.source, config.license), **LIGHT)
+    for pool in labelers:
+        dataset = dataset.map_batches(ActionUnitLabeler, fn_constructor_args=(str(labeler),), **pool)
+    return dataset.map_batches(Captioner(config.seed), **light).map_batches(
+        FaceWriter(config.output, config.source, config.license), **light
+    )
 
 
-def face_hashes(spans: list[Span], reader: FaceReader, config: FETextConfig) -> Iterator[FaceHash]:
-    """The first pass: the hashes of every face that the filter lets through."""
-    face_filter = FaceFilter(config.min_side, config.min_sharpness)
-    hashes = blocks(spans).map_batches(reader, **LIGHT).map_batches(face_filter, **LIGHT)
-    for row in hashes.map_batches(hash_faces, **LIGHT).iter_rows():
-        yield FaceHash(**row)
-
-
-def blocks(spans: list[Span]) -> Dataset:
+def blocks(spans: list[Span]) -> "Dataset":
     """Returns a dataset with one span a block."""
-    return ray.data.from_items(spans, override_num_blocks=len(spans))
+    import pyarrow as pa
+    import ray
+
+    return ray.data.from_arrow([pa.table({"first": [first], "last": [last]}) for first, last in spans])
 
 
-def actors(config: FETextConfig) -> dict[str, Any]:
-    """Returns how Ray runs the stages that hold a model."""
-    pool = ActorPoolStrategy(min_size=1, max_size=config.concurrency, initial_size=config.concurrency)
-    return TABLES | {"compute": pool, "num_cpus": 0.75, "num_gpus": config.num_gpus}
-
-
-def report_progress(dataset: Dataset, spans: int) -> None:
-    """Runs the dataset and prints a line per finished span."""
-    started, faces, rejects = time.monotonic(), 0, 0
-    for number, shard in enumerate(dataset.iter_rows(), start=1):
-        faces, rejects = faces + shard["rows"], rejects + shard["rejects"]
-        rate = (faces + rejects) / (time.monotonic() - started)
-        print(f"shard {number}/{spans}: {faces} faces, {rejects} rejects, {rate:.1f} images/s", flush=True)
-
-
-def check_labeler(config: FETextConfig) -> None:
-    """Checks that the models are there which the settings ask for.
+def finish(config: FETextConfig) -> None:
+    """Writes manifest, summary and card, and prints where to look.
 
     Raises:
-        InputError: naming the key that is missing or wrong.
+        RuntimeError: not one face was accepted.
+    """
+    manifest = write_manifest(config.output)
+    rows, rejects = manifest.totals["rows"], manifest.totals["rejects"]
+    reasons = ", ".join(f"{reason} {count}" for reason, count in manifest.reject_reasons.items())
+    if not rows:
+        raise RuntimeError(f"all {rejects} faces were rejected: {reasons}")
+    write_fetext_summary(config.output, manifest)
+    write_card(config.output, name=f"FEText of {config.source}")
+    print(f"{config.output}: {rows} faces, {rejects} rejected{f' ({reasons})' if reasons else ''}")
+
+
+def check(config: FETextConfig) -> Path | None:
+    """Refuses settings that contradict each other; returns the bundle's labeller if it is asked for.
+
+    Raises:
+        InputError: naming the setting that is missing or wrong.
     """
     choose(config.au_labeler, ("mediapipe", "bundle", "none"), "au_labeler")
+    if config.shard_rows < 1:
+        raise InputError(f"shard_rows={config.shard_rows}; at least 1 is needed")
     if not config.landmarker_model and (config.au_labeler == "mediapipe" or config.align):
         raise InputError(
             "au_labeler=mediapipe and align=true need landmarker_model=FILE.task; "
-            "without it use align=false au_labeler=bundle bundle=FOLDER, or au_labeler=none"
+            "without it choose align=false and au_labeler=bundle or none"
         )
-    if config.au_labeler == "bundle" and not config.bundle:
-        raise InputError("au_labeler=bundle needs bundle=FOLDER")
     for path in (config.landmarker_model, "" if config.upscaler == "lanczos" else config.upscaler):
         if path and not Path(path).is_file():
             raise InputError(f"missing model file: {path}")
-
-
-def plan(config: FETextConfig, rows: int) -> dict[str, Any]:
-    """Returns everything that decides the rows of the dataset."""
-    settings = asdict(config)
-    for key in ("output", "concurrency", "num_gpus"):
-        del settings[key]
-    folder = f"{config.bundle}/au_labeler"
-    labeler = fingerprint_folder(folder) if config.au_labeler == "bundle" else None
-    return settings | {"input_rows": rows, "au_labeler_fingerprint": labeler}
-
-
-def device(config: FETextConfig) -> str:
-    """Returns where the actors' networks run."""
-    return "cuda" if config.num_gpus > 0 else "cpu"
-
-
-def label_names(config: FETextConfig, source: FaceSource) -> tuple[str, ...]:
-    """Returns the classes of integer labels: those of the settings, else those of the source, else none."""
-    names = class_names(config.label_order) if config.label_order else source.label_names
-    return resolve_label_order(names) if names else ()
-
-
-def vote_names(config: FETextConfig) -> tuple[str, ...]:
-    """Returns the classes of the vote column."""
-    return resolve_label_order(class_names(config.vote_order)) if config.vote_column else ()
-
-
-def class_names(spec: str) -> str | list[str]:
-    """Splits `happy, sad, ...`; a single word is the key of a known order."""
-    return [name.strip() for name in spec.split(",")] if "," in spec else spec
+    if config.au_labeler != "bundle":
+        return None
+    folder = find_bundle(config.bundle) / "au_labeler"
+    if not folder.is_dir():
+        raise InputError(f"bundle {config.bundle} has no au_labeler")
+    return folder

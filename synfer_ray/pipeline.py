@@ -14,10 +14,11 @@ from pathlib import Path
 from synfer_ray.calibration.vote import check_roles
 from synfer_ray.config import GenerateConfig
 from synfer_ray.errors import InputError
-from synfer_ray.plan import Plan, plan_inputs, plan_row
+from synfer_ray.plan import Plan, plan_row
+from synfer_ray.reporting.finish import finish, is_finished
 from synfer_ray.runtime import fit_pools, ray_session, run_shards
+from synfer_ray.stages.layout_pool import open_layouts
 from synfer_ray.storage.bundle import FERANNO, expert_spec, find_bundle, model_fingerprints
-from synfer_ray.storage.fingerprint import fingerprint
 from synfer_ray.storage.manifest import claim_output
 from synfer_ray.storage.shards import done_indices, remove_orphans
 
@@ -28,17 +29,13 @@ def generate(config: GenerateConfig) -> None:
     Raises:
         InputError: the settings contradict each other, a model is missing, or the output belongs to another plan.
     """
-    from synfer_ray.reporting.finish import finish, is_finished
-
     bundle = find_bundle(config.bundle)
     check(config, bundle)
     plan = make_plan(config, bundle)
     done = done_indices(config.output)
     if max(done, default=-1) >= config.num_images:
         raise InputError(f"{config.output} holds {len(done)} images already: num_images={config.num_images} is fewer")
-    claim_output(
-        config.output, plan_inputs(config, plan.models), config=asdict(config), planned_rows=config.num_images
-    )
+    claim_output(config.output, plan.inputs, config=asdict(config), planned_rows=config.num_images)
     remaining = [index for index in range(config.num_images) if index not in done]
     if not remaining and is_finished(config.output):
         print(f"nothing to do: {config.output} holds all {config.num_images} images")
@@ -63,13 +60,14 @@ def run(plan: Plan, indices: Sequence[int]) -> None:
         from synfer_ray.stages.voter import Voter
 
         config = plan.config
+        experts = [name for name in config.voters if name != FERANNO]  # the generator has asked FERAnno already
         light, (generators, voters) = fit_pools([config.generator_pool, config.voter_pool])
-        shards = [pa.table({"index": shard}) for shard in shards_of(indices, config.rows_per_shard)]
+        shards = [pa.table({"index": shard}) for shard in shards_of(indices, config.shard_rows)]
         dataset = (
             ray.data.from_arrow(shards)
             .map_batches(Planner(plan), **light)
             .map_batches(ImageGenerator, fn_constructor_args=(config,), **generators)
-            .map_batches(Voter, fn_constructor_args=(config,), **voters)
+            .map_batches(Voter, fn_constructor_args=(config, experts), **voters)
             .map_batches(Calibrator(config.voters, config.vote), **light)
             .map_batches(ShardWriter(config.output, config.voters), **light)
         )
@@ -78,13 +76,10 @@ def run(plan: Plan, indices: Sequence[int]) -> None:
 
 def make_plan(config: GenerateConfig, bundle: Path) -> Plan:
     """Looks up what the settings point to: model files by their fingerprints, and the number of layouts."""
-    from synfer_ray.stages.layout_pool import open_layouts
-
     experts = [*config.voters, *([config.guidance.guide] if config.guidance.guide else [])]
     models = model_fingerprints(bundle, experts, config.experts)
     pool = open_layouts(config.layout, bundle)
-    layouts = (pool.prefix, len(pool)) if pool else None
-    plan = Plan(config, fingerprint(plan_inputs(config, models)), models, layouts)
+    plan = Plan(config, models, (pool.prefix, len(pool)) if pool else None)
     plan_row(plan, 0)  # a wrong expression or attribute shows here
     return plan
 
@@ -97,9 +92,9 @@ def check(config: GenerateConfig, bundle: Path) -> None:
     """
     if config.num_images < 1:
         raise InputError(f"num_images={config.num_images}; at least 1 is needed")
-    if config.rows_per_shard < 1 or config.rows_per_shard % config.batch_size:
+    if config.shard_rows < 1 or config.shard_rows % config.batch_size:
         raise InputError(
-            f"rows_per_shard={config.rows_per_shard} is not a multiple of batch_size={config.batch_size}: "
+            f"shard_rows={config.shard_rows} is not a multiple of batch_size={config.batch_size}: "
             "every shard would waste part of a batch"
         )
     if not config.voters:
@@ -114,9 +109,9 @@ def check(config: GenerateConfig, bundle: Path) -> None:
         check_roles(guide, judges, None)
 
 
-def shards_of(indices: Sequence[int], rows_per_shard: int) -> list[list[int]]:
+def shards_of(indices: Sequence[int], shard_rows: int) -> list[list[int]]:
     """Groups plan indices by the shard they belong to, so that a resumed run makes the same shards."""
     shards: dict[int, list[int]] = {}
     for index in indices:
-        shards.setdefault(index // rows_per_shard, []).append(index)
+        shards.setdefault(index // shard_rows, []).append(index)
     return list(shards.values())

@@ -6,6 +6,7 @@ Actors, blocks and restarts may come in any number and order; row k stays what i
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from synfer_ray.config import GenerateConfig
 from synfer_ray.errors import InputError
 from synfer_ray.prompts import sample_attributes, write_caption
+from synfer_ray.storage.fingerprint import fingerprint
 from synfer_ray.taxonomy.au_priors import sample_action_units
 from synfer_ray.taxonomy.compounds import components_of, parse_any_expression
 from synfer_ray.taxonomy.expressions import EXPRESSIONS, parse_expression
@@ -20,7 +22,7 @@ from synfer_ray.taxonomy.expressions import EXPRESSIONS, parse_expression
 ACTION_UNITS, ATTRIBUTES, PROMPT, LAYOUT, NOISE = range(5)
 """Streams of random numbers: a new draw in one leaves the others as they are."""
 
-UNDECIDING = ("output", "num_images", "bundle", "rows_per_shard", "generator_pool", "voter_pool", "overlays")
+UNDECIDING = ("output", "num_images", "bundle", "shard_rows", "generator_pool", "voter_pool", "overlays")
 """Settings that may change when a run is continued: no row depends on them."""
 
 
@@ -29,15 +31,24 @@ class Plan:
     """The settings, and what they point to.
 
     Attributes:
-        fingerprint: names the plan; part of every sample's id.
         models: fingerprints of the diffusion model, its AU adapter and every expert.
         layouts: prefix and number of the faces that layouts are drawn from; None starts from noise.
     """
 
     config: GenerateConfig
-    fingerprint: str
     models: Mapping[str, str | None]
     layouts: tuple[str, int] | None = None
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What decides the rows: samples made with other values belong to another plan."""
+        settings = {key: value for key, value in asdict(self.config).items() if key not in UNDECIDING}
+        return settings | {"models": dict(self.models), "layouts": self.layouts}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names the plan; part of every sample's id."""
+        return fingerprint(self.inputs)
 
 
 @dataclass(frozen=True)
@@ -108,12 +119,6 @@ def expression_of(config: GenerateConfig, index: int) -> str:
     if compounds_after > compounds_before:
         return compounds[compounds_before % len(compounds)]
     return basic[(index - compounds_before) % len(basic)]
-
-
-def plan_inputs(config: GenerateConfig, models: Mapping[str, str | None]) -> dict[str, Any]:
-    """Returns what decides the rows: a folder of samples made with other values belongs to another plan."""
-    settings = {key: value for key, value in asdict(config).items() if key not in UNDECIDING}
-    return settings | {"models": dict(models)}
 
 
 def _layout_source(plan: Plan, rng: np.random.Generator) -> str | None:

@@ -25,13 +25,15 @@ LOG_EVERY = 10.0
 
 
 @contextmanager
-def ray_session() -> Iterator[None]:
+def ray_session(training: bool = False) -> Iterator[None]:
     """Uses the Ray that runs in this process or at RAY_ADDRESS, else starts one on this machine for the job.
+
+    Args:
+        training: shows what the workers print, and starts the dashboard, which Ray Train asks for its actors' state.
 
     Raises:
         InputError: an actor or task was given input it cannot work with.
     """
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
     from ray.data import DataContext
 
@@ -39,7 +41,9 @@ def ray_session() -> Iterator[None]:
     if ours and os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level=logging.WARNING)
     elif ours:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        with _muted_stderr():
+            ray.init(include_dashboard=training, log_to_driver=training, logging_level=logging.ERROR)
     context = DataContext.get_current()
     context.target_max_block_size = None  # a block is a shard, however large
     context.enable_progress_bars = sys.stderr.isatty()
@@ -112,3 +116,16 @@ def _sized(pool: PoolConfig, cpus: float, gpus: float) -> PoolConfig:
 
 def _share(cpus: float) -> float:
     return int(cpus * 10_000) / 10_000  # Ray counts in units of 1/10,000
+
+
+@contextmanager
+def _muted_stderr() -> Iterator[None]:
+    """Ray's core writes its greeting to the file descriptor, past Python's sys.stderr."""
+    stderr = os.dup(2)
+    with open(os.devnull, "wb") as sink:
+        os.dup2(sink.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)

@@ -14,7 +14,7 @@ from synfer_ray.diffusion.components import Components
 from synfer_ray.storage.weights import save_model
 
 Module = TypeVar("Module", bound=nn.Module)
-WORDS = ("a", "photo", "of", "face", "happy", "sad", "angry", "surprised", "person", "with", "raised", "brows")
+WORDS = ("a", "photo", "of", "face", "happy", "sad", "angry", "person", "with", "raised", "brows")
 
 
 def tiny_unet(seed: int = 0, **changes) -> UNet2DConditionModel:
@@ -33,12 +33,11 @@ def tiny_unet(seed: int = 0, **changes) -> UNet2DConditionModel:
 def tiny_vae(seed: int = 0) -> AutoencoderKL:
     """Reduces the side four times."""
     torch.manual_seed(seed)
-    blocks = 3
     return _frozen(
         AutoencoderKL(
-            block_out_channels=(4,) * blocks,
-            down_block_types=("DownEncoderBlock2D",) * blocks,
-            up_block_types=("UpDecoderBlock2D",) * blocks,
+            block_out_channels=(4, 4, 4),
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
             latent_channels=4,
             norm_num_groups=2,
             sample_size=32,

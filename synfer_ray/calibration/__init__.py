@@ -1,0 +1,1 @@
+"""Who checks the labels: expert classifiers, FERAnno, and the vote among them."""

@@ -178,7 +178,9 @@ def _token_ids(components: Components, prompts: Sequence[str]) -> Tensor:
 
 def _load_part(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
     with _reading(folder):
-        model, report = cls.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
+        model, report = cls.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
     for kind in ("missing_keys", "unexpected_keys"):
         if report[kind]:
             raise InputError(f"{folder}: {kind.replace('_', ' ')}: {', '.join(sorted(report[kind])[:5])}")
@@ -206,4 +208,4 @@ def _check_fit(components: Components) -> None:
         ("tokens of the tokenizer", len(components.tokenizer), text_encoder.vocab_size),
     ):
         if found != needed:
-            raise InputError(f"{components.folder}: the parts do not fit: {what}: {found} instead of {needed}")
+            raise InputError(f"{components.folder}: {what}: {found} instead of {needed}")

@@ -60,7 +60,8 @@ class SemanticGuidance:
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy L_g of the guide's logits with target probabilities [B, 7], for each row (Eq. 5)."""
-        return F.cross_entropy(self.guide(images).float(), targets.float(), reduction="none")
+        logits = self.guide(images).float()
+        return F.cross_entropy(logits, targets.to(logits), reduction="none")
 
     def update(
         self, prompt_embeds: Tensor, gradient: Tensor, token_mask: Tensor | None = None

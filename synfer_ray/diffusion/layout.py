@@ -28,7 +28,7 @@ def partial_noise(
     start_step = first_step(num_inference_steps, strength)
     scheduler.set_timesteps(num_inference_steps)
     timestep = scheduler.timesteps[start_step].expand(len(latents))
-    return scheduler.add_noise(latents, noise, timestep), start_step
+    return scheduler.add_noise(latents, noise.to(latents), timestep), start_step
 
 
 @torch.no_grad()
@@ -48,6 +48,7 @@ def ddim_invert(
     scheduler = DDIMInverseScheduler.from_config(components.scheduler.config)
     scheduler.set_timesteps(num_inference_steps)
     context = components.context(prompt_embeds)
+    latents = latents.to(components.device, components.dtype)
     for timestep in scheduler.timesteps[: num_inference_steps - start_step]:
         prediction = components.unet(latents, timestep, encoder_hidden_states=context).sample
         latents = scheduler.step(prediction, timestep, latents).prev_sample

@@ -1,0 +1,1 @@
+"""Figures of merit: classification, action units, and distances between image sets."""

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
 from synfer_ray.errors import InputError, choose
-from synfer_ray.storage.locations import filesystem, list_files
+from synfer_ray.storage.locations import filesystem, list_files, read_files
 from synfer_ray.taxonomy.expressions import ALIASES, EXPRESSIONS, clean_name
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -99,7 +99,7 @@ class FolderFaces:
         """Reads the rows first..last (inclusive)."""
         paths = self.paths[first : last + 1]
         names = [self._name(path) for path in paths]
-        contents = [self.fs.cat_file(path) for path in paths]
+        contents = read_files(self.fs, paths)
         return [RawFace(name, content, self.labels.get(name)) for name, content in zip(names, contents)]
 
     def _name(self, path: str) -> str:
@@ -193,9 +193,9 @@ class TarFaces:
             start, size = members[suffix]
             return self.fs.cat_file(path, start=start, end=start + size)
 
-        fields = json.loads(content(".json")) if ".json" in members else {}
+        fields = _json_fields(content(".json")) if ".json" in members else {}
         if ".cls" in members:
-            fields.setdefault(self.columns.label, content(".cls").decode().strip())
+            fields[self.columns.label] = content(".cls").decode(errors="replace").strip()
         image = next(content(suffix) for suffix in IMAGE_SUFFIXES if suffix in members)
         label, votes = fields.get(self.columns.label), fields.get(self.columns.votes)
         return RawFace(f"{PurePosixPath(path).stem}/{key}", image, label, votes)
@@ -214,6 +214,15 @@ def _tar_samples(fs: AbstractFileSystem, path: str) -> list[tuple[str, str, dict
         if not ranges.keys().isdisjoint(IMAGE_SUFFIXES):
             samples.append((path, key, ranges))
     return samples
+
+
+def _json_fields(data: bytes) -> dict[str, Any]:
+    """A damaged file says nothing, like one that is not there."""
+    try:
+        fields = json.loads(data)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def _parquet_file(file: Any, path: str) -> pq.ParquetFile:

@@ -9,6 +9,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from datetime import timedelta
 from itertools import islice
 from typing import Any
 
@@ -58,7 +59,7 @@ def build_report(output: Location) -> str:
     environment.filters["picture"] = picture
     html = environment.get_template("report.html.j2").render(
         manifest=manifest,
-        config=json.dumps(manifest.config or manifest.plan, indent=2),
+        config=json.dumps(manifest.config, indent=2),
         plan=json.dumps(manifest.plan, indent=2),
         expressions=EXPRESSIONS,
         groups=[(name, look.by_label[name]) for name in (*EXPRESSIONS, UNLABELLED) if name in look.by_label],
@@ -70,6 +71,7 @@ def build_report(output: Location) -> str:
         overlays=_overlays(output),
         pace=pace,
         curve=_curve(pace) if pace else "",
+        duration=timedelta(seconds=round(pace.active_seconds)) if pace else None,
         trend=TREND,
     )
     fs, root = filesystem(output)

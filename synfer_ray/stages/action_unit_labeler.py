@@ -15,15 +15,13 @@ class ActionUnitLabeler:
 
     Args:
         folder: the `au_labeler` folder of a bundle.
-        device: where the network runs.
 
     Raises:
         InputError: the model files are missing or damaged.
     """
 
-    def __init__(self, folder: str, device: str = "cpu"):
-        self.network = load_model(ActionUnitNet, folder).to(device)
-        self.device = device
+    def __init__(self, folder: str):
+        self.network = load_model(ActionUnitNet, folder)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Labels the rows, which hold images of one size."""
@@ -35,6 +33,6 @@ class ActionUnitLabeler:
 
     def _label(self, rows: list[Row]) -> None:
         pixels = np.stack([np.asarray(decode_image(row["image"])) for row in rows])
-        images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2) / 127.5 - 1
-        for row, intensities in zip(rows, self.network.label(images).cpu().numpy()):
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
+        for row, intensities in zip(rows, self.network.label(images).numpy()):
             row["action_units"] = intensities

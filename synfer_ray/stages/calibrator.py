@@ -33,7 +33,7 @@ class Calibrator:
         probabilities = np.array([[row[f"{VOTER}{name}"] for row in rows] for name in self.voters], dtype=np.float64)
         outcome = vote(
             probabilities,
-            np.array([self.claim(row, probabilities[:, place]) for place, row in enumerate(rows)]),
+            np.array([claim(row, probabilities[:, place]) for place, row in enumerate(rows)]),
             weights=[self.config.weights.get(name, 1.0) for name in self.voters],
             on_mismatch=self.config.on_mismatch,
             relabel_threshold=self.config.relabel_threshold,
@@ -52,9 +52,16 @@ class Calibrator:
                     "decision": str(outcome.decision[place]),
                 }
 
-    def claim(self, row: Row, probabilities: np.ndarray) -> int:
-        """The expression [V, 7] votes are held against: of a compound one, the part that the voters prefer."""
-        if row["compound"] is None:
-            return row["assigned_label"]
-        parts = [EXPRESSIONS.index(part) for part in components_of(row["compound"])]
-        return max(parts, key=lambda part: (probabilities[:, part].sum(), -part))
+
+
+def claim(row: Row, probabilities: np.ndarray) -> int:
+    """Returns the expression that the votes [V, 7] are held against.
+
+    Of a compound expression it is the part that the voters prefer; a face without label has their favourite.
+    """
+    if row["assigned_label"] is None:
+        candidates = list(EXPRESSIONS)
+    else:
+        candidates = list(components_of(row["compound"] or EXPRESSIONS[row["assigned_label"]]))
+    total = probabilities.sum(axis=0)
+    return max((EXPRESSIONS.index(name) for name in candidates), key=lambda label: (total[label], -label))

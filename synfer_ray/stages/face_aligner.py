@@ -1,9 +1,9 @@
 """Finds the face, brings it to its canonical place and size, and reads its action units and pose."""
 
-import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from synfer_ray.config import FETextConfig
 from synfer_ray.faces.alignment import align_face
 from synfer_ray.faces.images import decode_image, encode_image, resize_square
 from synfer_ray.faces.landmarks import FaceLandmarker, FaceReading
@@ -15,34 +15,22 @@ LEVEL_PITCH, FRONTAL, TURNED = -5.0, 12.0, 18.0
 
 
 class FaceAligner:
-    """A stage: a PNG of `size` x `size` pixels for every row; a row without a face is rejected.
+    """A stage: a square PNG of `image_size` for every row; a row without a face is rejected.
 
-    Args:
-        size: side of the result.
-        landmarker_model: MediaPipe's `.task` file; without it images are only cut square and resized.
-        align: turn and move the face by its landmarks, rather than only resize.
-        label: also keep the action units that the landmarker reads.
-        upscaler: `lanczos`, or a spandrel checkpoint that first enlarges images smaller than `size`.
-        device: where the upscaler runs.
+    Without `landmarker_model` images are only cut square and resized. The action units that it reads are
+    kept if it is the labeller; the pose is kept always.
 
     Raises:
         InputError: a model file is missing or not usable.
     """
 
-    def __init__(
-        self,
-        size: int,
-        landmarker_model: str = "",
-        align: bool = True,
-        label: bool = True,
-        upscaler: str = "lanczos",
-        device: str = "cpu",
-    ):
-        self.size = size
-        self.align = align
-        self.label = label
-        self.landmarker = FaceLandmarker(landmarker_model) if landmarker_model else None
-        self.super_resolution = None if upscaler == "lanczos" else SuperResolution(upscaler, device)
+    def __init__(self, config: FETextConfig):
+        self.config = config
+        device = "cuda" if config.face_pool.num_gpus else "cpu"
+        self.landmarker = FaceLandmarker(config.landmarker_model) if config.landmarker_model else None
+        self.super_resolution = (
+            None if config.upscaler == "lanczos" else SuperResolution(config.upscaler, device)
+        )
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Aligns the rows."""
@@ -60,21 +48,18 @@ class FaceAligner:
         pose = pose_of(reading)
         return {
             "image": face,
-            "action_units": reading.action_units if self.label else None,
+            "action_units": reading.action_units if self.config.au_labeler == "mediapipe" else None,
             "attributes": {"pose": pose} if pose else {},
         }
 
     def _resized(self, image: Image.Image, reading: FaceReading | None) -> Image.Image:
-        keypoints = reading.keypoints if reading else np.empty((0, 2))
-        if self.super_resolution and min(image.size) < self.size:
+        size = self.config.image_size
+        enlarged = image
+        if self.super_resolution and min(image.size) < size:
             enlarged = self.super_resolution(image)
-            keypoints = keypoints * (np.array(enlarged.size) / image.size)
-            image = enlarged
-        return (
-            align_face(image, keypoints, self.size)
-            if self.align and reading
-            else resize_square(image, self.size)
-        )
+        if reading is None or not self.config.align:
+            return resize_square(enlarged, size)
+        return align_face(enlarged, reading.keypoints * (enlarged.width / image.width), size)
 
 
 def pose_of(reading: FaceReading) -> str | None:

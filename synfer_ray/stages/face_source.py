@@ -7,7 +7,13 @@ import pyarrow as pa
 
 from synfer_ray.faces.sources import FaceSource, RawFace
 from synfer_ray.stages.face_rows import Row, face_table
-from synfer_ray.taxonomy.expressions import ALIASES, EXPRESSIONS, clean_name, to_expressions
+from synfer_ray.taxonomy.expressions import (
+    ALIASES,
+    EXPRESSIONS,
+    clean_name,
+    resolve_label_order,
+    to_expressions,
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,20 @@ class FaceReader:
         if label is None or label == "":
             return None
         text = str(label)
-        if self.label_names and text.isdigit():
+        if self.label_names and text.isdecimal():
             return self.label_names[int(text)] if int(text) < len(self.label_names) else f"class {text}"
         return ALIASES.get(clean_name(text), clean_name(text))
+
+
+def label_names(order: str, source: FaceSource | None = None) -> tuple[str, ...]:
+    """Returns the classes of integer labels in our spelling; none if neither the settings nor the source say.
+
+    Args:
+        order: the name of a known order, or class names with commas; empty to ask the source.
+        source: may know the names itself.
+
+    Raises:
+        InputError: the order is not known or lacks an expression.
+    """
+    names = order.split(",") if "," in order else order or (source and source.label_names)
+    return resolve_label_order(names) if names else ()

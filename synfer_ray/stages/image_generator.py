@@ -17,13 +17,13 @@ from synfer_ray.diffusion.components import Components, decode_latents, encode_p
 from synfer_ray.diffusion.guidance import SemanticGuidance
 from synfer_ray.diffusion.layout import ddim_invert, partial_noise
 from synfer_ray.diffusion.noise import initial_noise
-from synfer_ray.diffusion.sampling import denoise, pad_batch
+from synfer_ray.diffusion.sampling import denoise
 from synfer_ray.errors import InputError, choose
 from synfer_ray.prompts import NEUTRAL_PROMPT
 from synfer_ray.reporting.overlays import heat_overlay
 from synfer_ray.reporting.report import OVERLAYS
 from synfer_ray.stages.layout_pool import open_layouts
-from synfer_ray.stages.sample_rows import Row, rejection, sample_rows
+from synfer_ray.stages.sample_rows import Row, device_batches, rejection, sample_rows
 from synfer_ray.storage.bundle import FERANNO, bundle_image_size, expert_spec, find_bundle
 from synfer_ray.storage.locations import filesystem, write_bytes
 from synfer_ray.storage.schema import VOTER
@@ -45,8 +45,8 @@ OVERLAY_SIDE = 192
 class ImageGenerator:
     """A Ray actor: loads the models once, then generates, annotates, checks and encodes shard after shard.
 
-    Every forward pass has `batch_size` rows, the last batch filled up with copies, and a fixed number of threads:
-    a row's bytes depend on its plan alone.
+    Every forward pass has `batch_size` rows and a fixed number of threads, and a row always has the same place in
+    its batch: its bytes depend on its plan alone.
 
     Raises:
         InputError: a model is missing, damaged or does not fit the others.
@@ -72,14 +72,12 @@ class ImageGenerator:
     def __call__(self, table: pa.Table) -> pa.Table:
         """Generates the images of one shard."""
         rows = table.to_pylist()
-        size = self.config.batch_size
-        for first in range(0, len(rows), size):
-            self.generate(rows[first : first + size])
+        for group, batch in device_batches(rows, self.config.batch_size):
+            self.generate(group, batch)
         return sample_rows(rows, self.config.voters)
 
-    def generate(self, rows: list[Row]) -> None:
-        """Fills in image, FERAnno's vote and guidance_skipped of up to one device batch, or why there is none."""
-        batch = pad_batch(rows, self.config.batch_size)
+    def generate(self, rows: list[Row], batch: list[Row]) -> None:
+        """Fills in image, FERAnno's vote and guidance_skipped of the rows of a batch, or why there is no image."""
         prompts = [row["prompt"] for row in batch]
         latents, start_step = self.start(batch)
         samples = denoise(
@@ -97,7 +95,8 @@ class ImageGenerator:
         annotation = self.annotator.from_latents(samples.latents) if self.annotator else None
         with torch.inference_mode():
             images = decode_latents(self.components, samples.latents).float().cpu()
-        for place, row in enumerate(rows):
+        for row in rows:
+            place = row["index"] % len(batch)
             row["guidance_skipped"] = int(samples.guidance_skipped[place])
             if annotation:
                 row[f"{VOTER}{FERANNO}"] = annotation.probs[place].tolist()

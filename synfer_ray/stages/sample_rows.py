@@ -3,7 +3,7 @@
 A row that some stage rejects stays in the table, with the reason, until the end: nothing vanishes on the way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -27,3 +27,19 @@ def rejection(stage: str, reason: str, detail: str = "") -> Row:
 def accepted(rows: Sequence[Row]) -> list[Row]:
     """Returns the rows that no stage has rejected."""
     return [row for row in rows if row["reason"] is None]
+
+
+def device_batches(rows: Sequence[Row], size: int) -> Iterator[tuple[list[Row], list[Row]]]:
+    """Yields rows together with the batch of `size` that a model sees, in which row k has place k % size.
+
+    A matrix product may round differently with another batch size or at another place of the batch. Places that
+    are free get a copy of some row.
+    """
+    groups: dict[int, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["index"] // size, []).append(row)
+    for group in groups.values():
+        batch = [group[0]] * size
+        for row in group:
+            batch[row["index"] % size] = row
+        yield group, batch

@@ -1,49 +1,61 @@
-"""The expert classifiers look at each image: their probabilities become the columns `voter_<name>`."""
+"""The experts look at each image: their probabilities become the columns `voter_<name>`."""
 
-import io
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image
 
-from synfer_ray.calibration.experts import load_expert
-from synfer_ray.config import GenerateConfig
-from synfer_ray.diffusion.sampling import pad_batch
-from synfer_ray.stages.sample_rows import accepted, sample_rows
-from synfer_ray.storage.bundle import FERANNO, expert_spec, find_bundle
+from synfer_ray.calibration.experts import Expert, load_expert
+from synfer_ray.config import CalibrateConfig, GenerateConfig
+from synfer_ray.faces.images import BadImage, decode_image, resize_square
+from synfer_ray.stages.sample_rows import Row, accepted, device_batches, rejection, sample_rows
+from synfer_ray.storage.bundle import FERANNO, bundle_image_size, expert_spec, find_bundle
 from synfer_ray.storage.schema import VOTER
 
 
 class Voter:
-    """A Ray actor that holds all experts, in batches of one size, so that no row depends on its neighbours.
+    """A Ray actor that holds experts and asks them in batches of one size, so that rows do not depend on neighbours.
+
+    Args:
+        names: which of the run's voters to ask; FERAnno among them reads the finished image.
 
     Raises:
         InputError: a model is missing, damaged or described wrongly.
     """
 
-    def __init__(self, config: GenerateConfig):
+    def __init__(self, config: GenerateConfig | CalibrateConfig, names: Sequence[str]):
         torch.set_num_threads(config.num_threads)
         bundle = find_bundle(config.bundle)
-        names = [name for name in config.voters if name != FERANNO]
-        self.experts = [load_expert(expert_spec(name, bundle, config.experts)) for name in names]
+        self.experts: list[Expert] = [
+            load_expert(expert_spec(name, bundle, config.experts)) for name in names if name != FERANNO
+        ]
+        if FERANNO in names:
+            from synfer_ray.calibration.feranno import load_annotator
+            from synfer_ray.diffusion.components import load_components
+
+            self.experts.append(load_annotator(load_components(bundle)))
         self.voters = config.voters
         self.batch_size = config.batch_size
+        self.image_size = config.image_size or bundle_image_size(bundle)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Adds the votes on the rows that are not rejected."""
+        """Adds the votes on the rows that are not rejected; an image that cannot be read rejects its row."""
         rows = table.to_pylist()
-        alive = accepted(rows)
-        for first in range(0, len(alive), self.batch_size):
-            batch = alive[first : first + self.batch_size]
-            images = np.stack([pixels(row["image"]["bytes"]) for row in pad_batch(batch, self.batch_size)])
+        images = {row["index"]: self.look(row) for row in accepted(rows)}
+        for group, batch in device_batches(accepted(rows), self.batch_size):
+            pixels = np.stack([images[row["index"]] for row in batch])
             for expert in self.experts:
-                for row, vote in zip(batch, expert.predict(images)):
-                    row[f"{VOTER}{expert.name}"] = vote.tolist()
+                votes = expert.predict(pixels)
+                for row in group:
+                    row[f"{VOTER}{expert.name}"] = votes[row["index"] % self.batch_size].tolist()
         return sample_rows(rows, self.voters)
 
-
-def pixels(image: bytes) -> np.ndarray:
-    """Decodes an image to float32 [3, H, W] in [-1, 1]."""
-    array = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"), dtype=np.float32)
-    return np.ascontiguousarray(array.transpose(2, 0, 1)) / 127.5 - 1
+    def look(self, row: Row) -> np.ndarray:
+        """Returns the image as float32 [3, H, W] in [-1, 1]; rejects the row if there is none."""
+        try:
+            image = resize_square(decode_image(row["image"]["bytes"]), self.image_size)
+        except BadImage as error:
+            row |= rejection("decode", error.reason, error.detail)
+            return np.empty(0)
+        return np.ascontiguousarray(np.asarray(image, dtype=np.float32).transpose(2, 0, 1)) / 127.5 - 1

@@ -73,7 +73,10 @@ def sample_schema(voters: Sequence[str]) -> pa.Schema:
 
 
 def reject_schema() -> pa.Schema:
-    """A planned row that became no sample: which stage refused it and why. `row` is its plan as JSON."""
+    """A planned row that became no sample: which stage refused it and why.
+
+    `row` is its plan as JSON; `image`, where there is one, can be decoded.
+    """
     return _schema(
         {
             "sample_id": STRING,

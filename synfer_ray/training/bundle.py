@@ -8,6 +8,7 @@ import numpy as np
 
 from synfer_ray.config import TrainingConfig
 from synfer_ray.errors import InputError, choose
+from synfer_ray.runtime import ray_session
 from synfer_ray.training import parts
 
 PARTS = {
@@ -44,7 +45,8 @@ def train_part(config: TrainingConfig, name: str) -> None:
         print(f"{name}: in place")
     else:
         print(f"{name}: training")
-        PARTS[name](config)
+        with ray_session(training=True):
+            PARTS[name](config)
 
 
 def prepare(config: TrainingConfig) -> None:

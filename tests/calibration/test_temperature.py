@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synfer_ray.calibration.temperature import (
@@ -31,6 +31,7 @@ def test_finds_the_temperature_the_labels_were_drawn_with(temperature: float) ->
     assert fit_temperature(logits * temperature, labels) == pytest.approx(temperature, rel=0.08)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000), st.floats(0.3, 5))
 def test_no_temperature_nearby_is_better(seed: int, scale: float) -> None:
     rng = np.random.default_rng(seed)

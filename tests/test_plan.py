@@ -1,0 +1,103 @@
+import json
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from synfer_ray.config import GenerateConfig
+from synfer_ray.errors import InputError
+from synfer_ray.plan import Plan, expression_of, plan_row
+from synfer_ray.prompts import names_other_expression
+from synfer_ray.taxonomy.au_priors import AU_PRIORS
+from synfer_ray.taxonomy.action_units import ACTION_UNITS
+from synfer_ray.taxonomy.compounds import COMPOUND_EXPRESSIONS
+from synfer_ray.taxonomy.expressions import EXPRESSIONS
+
+MODELS = {"model": "m", "adapter": "a", "feranno": "f"}
+
+
+def plan(layouts=None, **settings) -> Plan:
+    return Plan(GenerateConfig(output="out", **settings), MODELS, layouts)
+
+
+def test_labels_are_balanced_in_every_prefix():
+    rows = [plan_row(plan(), index) for index in range(70)]
+    for end in range(7, 71):
+        counts = Counter(row.assigned_label for row in rows[:end])
+        assert max(counts.values()) - min(counts[label] for label in range(7)) <= 1
+
+
+@given(share=st.floats(0, 1), count=st.integers(1, 400))
+@settings(max_examples=50, deadline=None)
+def test_compound_share_is_met_and_the_rest_stays_balanced(share, count):
+    config = GenerateConfig(output="out", compound_share=share)
+    names = [expression_of(config, index) for index in range(count)]
+    compounds = [name for name in names if name in COMPOUND_EXPRESSIONS]
+    basic = Counter(name for name in names if name in EXPRESSIONS)
+    assert abs(len(compounds) - share * count) <= 1
+    assert max(basic.values(), default=0) - min(basic[name] for name in EXPRESSIONS) <= 1
+
+
+@given(seed=st.integers(0, 2**31), index=st.integers(0, 10**7))
+@settings(max_examples=30, deadline=None)
+def test_rows_are_a_pure_function_of_seed_and_index(seed, index):
+    row = plan_row(plan(seed=seed, layouts=("fer64/layout", 9)), index)
+    assert plan_row(plan(seed=seed, layouts=("fer64/layout", 9), num_images=9, shard_rows=32), index) == row
+    assert plan_row(plan(seed=seed + 1, layouts=("fer64/layout", 9)), index).seed != row.seed
+
+
+def test_no_two_rows_share_a_seed_or_an_id():
+    rows = [plan_row(plan(), index) for index in range(500)]
+    assert len({row.seed for row in rows}) == len({row.sample_id for row in rows}) == 500
+
+
+def test_action_units_and_prompt_fit_the_expression():
+    for index in range(42):
+        row = plan_row(plan(), index)
+        expression = EXPRESSIONS[row.assigned_label]
+        shown = {name for name, value in zip(ACTION_UNITS, row.action_units) if value > 0}
+        assert set(AU_PRIORS[expression].prototypical) <= shown
+        assert names_other_expression(row.prompt, expression) is None
+
+
+def test_compound_rows_carry_the_dominant_part_as_label():
+    row = plan_row(plan(compound_share=1.0, compounds=["sadly angry"]), 3)
+    assert (row.compound, EXPRESSIONS[row.assigned_label]) == ("sadly angry", "sad")
+
+
+def test_attribute_quotas_are_drawn_and_independent_of_the_noise():
+    quotas = {"gender": {"female": 1.0, "male": 3.0}}
+    rows = [plan_row(plan(attributes=quotas), index) for index in range(400)]
+    share = np.mean([json.loads(row.attributes)["gender"] == "male" for row in rows])
+    assert share == pytest.approx(0.75, abs=0.08)
+    assert [row.seed for row in rows] == [plan_row(plan(), index).seed for index in range(400)]
+
+
+def test_layout_sources_come_from_the_whole_pool():
+    sources = {plan_row(plan(layouts=("fer64/layout", 4)), index).layout_source for index in range(60)}
+    assert sources == {f"fer64/layout-{number:08d}" for number in range(4)}
+
+
+def test_fingerprint_ignores_what_decides_no_row():
+    same = plan(num_images=9, shard_rows=32, overlays=0)
+    assert same.fingerprint == plan().fingerprint
+    assert plan(batch_size=32).fingerprint != plan().fingerprint
+    assert replace(plan(), models=MODELS | {"feranno": "other"}).fingerprint != plan().fingerprint
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"expressions": ["hapy"]}, "'hapy'.*happy"),
+        ({"compounds": ["gladly sad"]}, "gladly sad"),
+        ({"compound_share": 1.5}, "1.5"),
+        ({"expressions": []}, "expressions"),
+        ({"attributes": {"gendr": {"male": 1.0}}}, "gendr.*gender"),
+    ],
+)
+def test_wrong_settings_are_named(settings, message):
+    with pytest.raises(InputError, match=message):
+        plan_row(plan(**settings), 0)

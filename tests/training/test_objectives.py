@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+
+from synfer_ray.calibration.networks import FERClassifier
+from synfer_ray.config import ArchitectureConfig, FitConfig
+from synfer_ray.diffusion.au_adapter import AUAdapter
+from synfer_ray.taxonomy.action_units import ACTION_UNITS
+from synfer_ray.training.architectures import new_autoencoder, new_scheduler
+from synfer_ray.training.au_adapter import AUAdapterObjective
+from synfer_ray.training.autoencoder import AutoencoderObjective
+from synfer_ray.training.diffusion import DiffusionObjective, denoising_loss
+from synfer_ray.training.experts import ActionUnitObjective, ExpressionObjective
+from synfer_ray.training.feranno import FERAnnoObjective
+from synfer_ray.training.loop import fit
+from tests.tiny import tiny_components
+
+FIT = FitConfig(
+    steps=6, batch_size=4, report_every=6, checkpoint_every=6, validation_rows=4, warmup_steps=1, learning_rate=1e-3
+)
+
+
+def rows(count: int = 24) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    action_units = rng.random((count, len(ACTION_UNITS))).astype(np.float32)
+    action_units[:, 5] = np.nan
+    return {
+        "image": rng.integers(0, 255, (count, 32, 32, 3), np.uint8),
+        "latents": rng.normal(size=(count, 4, 8, 8)).astype(np.float16),
+        "input_ids": rng.integers(0, 50, (count, 12)),
+        "action_units": action_units,
+        "label_probs": rng.dirichlet(np.ones(7), count).astype(np.float32),
+    }
+
+
+def train(objective, columns, tmp_path) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    data = rows()
+    fit(objective, {name: data[name] for name in columns}, FIT, tmp_path, lambda new, _: metrics.update(new))
+    return metrics
+
+
+def snapshot(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([value.detach().float().flatten().clone() for value in module.state_dict().values()])
+
+
+class Echo(torch.nn.Module):
+    """Predicts what it is told, whatever the input."""
+
+    def __init__(self, answer: torch.Tensor):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, latents, timesteps, tokens):
+        return type("Output", (), {"sample": self.answer})
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_the_denoising_loss_is_the_weighted_error_of_the_schedulers_target(prediction_type):
+    scheduler = new_scheduler(ArchitectureConfig(prediction_type=prediction_type))
+    latents = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    loss = denoising_loss(Echo(torch.zeros_like(latents)), scheduler, latents, torch.zeros(5, 1, 1), seeded())
+
+    generator = seeded()
+    noise = torch.randn(latents.shape, generator=generator)
+    alpha = scheduler.alphas_cumprod[torch.randint(0, 1000, (5,), generator=generator)].view(-1, 1, 1, 1)
+    signal_to_noise = (alpha / (1 - alpha)).flatten()
+    if prediction_type == "epsilon":
+        target, weight = noise, torch.minimum(5 / signal_to_noise, torch.tensor(1.0))
+    else:
+        target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
+        weight = torch.minimum(6 / (signal_to_noise + 1), torch.tensor(1.0))
+    torch.testing.assert_close(loss, (weight * target.square().mean((1, 2, 3))).mean())
+
+
+def test_zero_terminal_snr_leaves_no_signal_at_the_last_step():
+    scheduler = new_scheduler(ArchitectureConfig(prediction_type="v_prediction"))
+    assert scheduler.alphas_cumprod[-1] < 1e-6
+    scheduler.set_timesteps(10)
+    assert scheduler.timesteps[0] == 999
+
+
+def test_the_adapter_learns_and_the_diffusion_model_stays(tmp_path):
+    parts = tiny_components()
+    adapter = AUAdapter.for_unet(parts.unet, num_tokens=3)
+    empty = torch.zeros(12, dtype=torch.int64)
+    objective = AUAdapterObjective(parts.unet, parts.text_encoder, parts.scheduler, empty, adapter)
+    before = snapshot(parts.unet), snapshot(parts.text_encoder), snapshot(adapter)
+    train(objective, ["latents", "input_ids", "action_units"], tmp_path)
+    assert torch.equal(before[0], snapshot(parts.unet))
+    assert torch.equal(before[1], snapshot(parts.text_encoder))
+    assert not torch.equal(before[2], snapshot(adapter))
+
+
+def test_lora_changes_the_exported_unet_and_leaves_it_a_plain_one(tmp_path):
+    parts = tiny_components()
+    before = snapshot(parts.unet)
+    empty = torch.zeros(12, dtype=torch.int64)
+    objective = DiffusionObjective(
+        parts.unet, parts.text_encoder, parts.scheduler, empty, lora_rank=2, train_text_encoder=False
+    )
+    assert all("lora" in name for name in objective.trained())
+    train(objective, ["latents", "input_ids"], tmp_path)
+    objective.export(tmp_path / "model")
+    exported = UNet2DConditionModel.from_pretrained(tmp_path / "model" / "unet")
+    assert snapshot(exported).shape == before.shape
+    assert not torch.allclose(snapshot(exported), before, atol=1e-3)
+    DDIMScheduler.from_pretrained(tmp_path / "model" / "scheduler")
+
+
+def test_feranno_learns_its_head_only(tmp_path):
+    parts = tiny_components()
+    objective = FERAnnoObjective(parts, np.full(7, 1 / 7))
+    before = snapshot(parts.unet), snapshot(objective.head)
+    metrics = train(objective, ["latents", "label_probs"], tmp_path)
+    assert torch.equal(before[0], snapshot(parts.unet))
+    assert not torch.equal(before[1], snapshot(objective.head))
+    assert 0 < metrics["temperature"] < 100
+
+
+def test_an_expert_fits_what_it_sees(tmp_path):
+    objective = ExpressionObjective(FERClassifier("plain"), np.full(7, 1 / 7))
+    losses = []
+    config = FitConfig(
+        steps=30, batch_size=8, report_every=10, checkpoint_every=30, validation_rows=0, warmup_steps=1
+    )
+    brightness = np.linspace(20, 230, 7).astype(np.uint8)
+    images = np.zeros((28, 32, 32, 3), np.uint8)
+    for index in range(28):
+        images[index, : 4 * (index % 7) + 4] = brightness[index % 7]
+    data = {"image": images, "label_probs": np.eye(7, dtype=np.float32)[np.arange(28) % 7]}
+    fit(objective, data, config, tmp_path, lambda metrics, _: losses.append(metrics["loss"]))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_unknown_action_units_do_not_count():
+    class Constant(torch.nn.Module):
+        def forward(self, images):
+            return torch.full((len(images), 41), 0.5)
+
+    objective = ActionUnitObjective(Constant()).eval()
+    target = torch.full((2, 41), torch.nan)
+    target[:, 3] = 1.0
+    batch = {"image": torch.zeros(2, 8, 8, 3, dtype=torch.uint8), "action_units": target}
+    loss, figures = objective(batch, seeded())
+    assert loss.item() == pytest.approx(np.log(2), rel=1e-4)
+    assert figures["mean_error"] == pytest.approx(0.5)
+
+
+def test_the_autoencoder_learns_to_restore(tmp_path):
+    architecture = ArchitectureConfig(image_size=32, latent_channels=4, vae_channels=[8, 8])
+    torch.manual_seed(0)
+    objective = AutoencoderObjective(new_autoencoder(architecture))
+    metrics = train(objective, ["image"], tmp_path)
+    assert metrics["scaling_factor"] > 0
+    assert metrics["validation_pixel_l1"] < 1.0
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
