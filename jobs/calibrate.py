@@ -1,6 +1,6 @@
 """Checks and corrects the labels of an existing set of faces; the same command again continues.
 
-    python jobs/calibrate.py --config configs/calibrate.yaml input=FACES.parquet output=OUT
+python jobs/calibrate.py --config configs/calibrate.yaml input=FACES.parquet output=OUT
 """
 
 from synfer_ray.calibrate import calibrate

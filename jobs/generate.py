@@ -1,6 +1,6 @@
 """Makes a labelled synthetic dataset; the same command again continues.
 
-    python jobs/generate.py --config configs/fer64.yaml output=OUT num_images=350 seed=1
+python jobs/generate.py --config configs/fer64.yaml output=OUT num_images=350 seed=1
 """
 
 from synfer_ray.cli import run_job

@@ -1,6 +1,6 @@
 """Makes 70 labelled faces with the embedded model: the whole pipeline in a few minutes.
 
-    python jobs/quickstart.py [output=synfer-quickstart]
+python jobs/quickstart.py [output=synfer-quickstart]
 """
 
 from synfer_ray.cli import run_job

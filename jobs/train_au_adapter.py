@@ -6,7 +6,6 @@ python jobs/train_au_adapter.py --config configs/train_fer64.yaml input=FETEXT b
 from functools import partial
 
 from synfer_ray.cli import run_job
-
 from synfer_ray.config import TrainingConfig
 from synfer_ray.training.bundle import train_part
 

@@ -4,7 +4,6 @@ python jobs/train_bundle.py --config configs/train_fer64.yaml input=FETEXT bundl
 """
 
 from synfer_ray.cli import run_job
-
 from synfer_ray.config import TrainingConfig
 from synfer_ray.training.bundle import train_bundle
 

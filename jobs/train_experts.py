@@ -6,7 +6,6 @@ python jobs/train_experts.py --config configs/train_fer64.yaml input=FETEXT bund
 from functools import partial
 
 from synfer_ray.cli import run_job
-
 from synfer_ray.config import TrainingConfig
 from synfer_ray.training.bundle import train_part
 

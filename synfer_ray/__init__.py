@@ -1,3 +1,3 @@
-"""synfer-ray: labelled facial-expression data by guided diffusion (SynFER, ICCV 2025), distributed with Ray."""
+"""synfer-ray: labelled facial-expression data by guided diffusion (SynFER, ICCV 2025), on Ray."""
 
 __version__ = "0.1.0"

@@ -2,16 +2,16 @@
 
     read -> vote -> calibrate -> write
 
-The result has the columns of generated samples: `assigned_label` is the label the face came with, null if it came
-without one. What is committed is not judged again.
+The result has the columns of generated samples: `assigned_label` is the label the face came with, or null.
+What is committed is not judged again.
 """
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from synfer_ray.calibration.vote import check_roles
+from synfer_ray.calibration.vote import ON_MISMATCH, check_roles
 from synfer_ray.config import CalibrateConfig
-from synfer_ray.errors import InputError
+from synfer_ray.errors import InputError, choose
 from synfer_ray.reporting.finish import finish, is_finished
 from synfer_ray.runtime import fit_pools, ray_session, run_shards
 from synfer_ray.storage.bundle import find_bundle, model_fingerprints
@@ -37,6 +37,7 @@ def calibrate(config: CalibrateConfig) -> None:
     if not config.voters:
         raise InputError("voters is empty; labels are calibrated by at least one")
     check_roles(None, config.voters, None)
+    choose(config.vote.on_mismatch, ON_MISMATCH, "vote.on_mismatch")
     columns = Columns(config.image_column, config.label_column, name=config.name_column)
     source = open_source(config.input, columns)
     models = model_fingerprints(find_bundle(config.bundle), config.voters, config.experts)

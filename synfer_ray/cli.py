@@ -22,12 +22,18 @@ class Job(NamedTuple):
 
 
 JOBS = {
-    "quickstart": Job("make 70 labelled faces with the embedded model", schemas.QuickstartConfig, "quickstart:quickstart"),
+    "quickstart": Job(
+        "make 70 labelled faces with the embedded model", schemas.QuickstartConfig, "quickstart:quickstart"
+    ),
     "generate": Job("make a labelled synthetic dataset", schemas.GenerateConfig, "pipeline:generate"),
     "calibrate": Job("check and correct the labels of faces", schemas.CalibrateConfig, "calibrate:calibrate"),
-    "fetext": Job("build image-text-AU training data from faces", schemas.FETextConfig, "fetext:build_fetext"),
+    "fetext": Job(
+        "build image-text-AU training data from faces", schemas.FETextConfig, "fetext:build_fetext"
+    ),
     "train": Job("train a model bundle on FEText", schemas.TrainingConfig, "training.bundle:train_bundle"),
-    "benchmark": Job("measure the engine's speed as ratios", schemas.BenchmarkConfig, "benchmarks.job:benchmark"),
+    "benchmark": Job(
+        "measure the engine's speed as ratios", schemas.BenchmarkConfig, "benchmarks.job:benchmark"
+    ),
 }
 SETTINGS = """settings are key=value, nested ones key.sub=value, on top of a YAML file:
   synfer generate --config configs/fer64.yaml output=OUT num_images=350 seed=1
@@ -39,7 +45,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         lines = [f"  {name:<12}{job.summary}" for name, job in JOBS.items()]
-        print("\n".join(["usage: synfer <job> [--config x.yaml] [key=value ...]", "", "jobs:", *lines, "", SETTINGS]))
+        print(
+            "\n".join(
+                ["usage: synfer <job> [--config x.yaml] [key=value ...]", "", "jobs:", *lines, "", SETTINGS]
+            )
+        )
         return
     try:
         job = JOBS[choose(arguments[0], JOBS, "job")]
@@ -49,10 +59,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     run_job(job.schema, getattr(importlib.import_module(f"synfer_ray.{module}"), function), arguments[1:])
 
 
-def run_job(schema: type[Schema], function: Callable[[Schema], None], argv: Sequence[str] | None = None) -> None:
+def run_job(
+    schema: type[Schema], function: Callable[[Schema], None], argv: Sequence[str] | None = None
+) -> None:
     """Reads the settings and runs a job.
 
-    Exits with code 2 and a message on bad input, 130 when interrupted; any other error ends in a traceback and 1.
+    Exits with code 2 and a message on bad input, 130 when interrupted; other errors end in a traceback and 1.
 
     Args:
         schema: the dataclass of the settings.

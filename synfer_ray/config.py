@@ -17,7 +17,7 @@ def load_config(schema: type[Schema], path: str | None = None, overrides: Sequen
     """Merges the schema's defaults, a YAML file and `key=value` overrides, in this order.
 
     Raises:
-        InputError: the file is missing, a key is unknown (with the nearest one) or a value has the wrong type.
+        InputError: the file is missing, a key is unknown (with the nearest one) or a value has a wrong type.
     """
     defaults = OmegaConf.structured(schema)
     try:
@@ -47,9 +47,10 @@ def _read_yaml(path: str) -> DictConfig:
 
 def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
     for key in config:
-        yield f"{prefix}{key}"
-        if isinstance(child := OmegaConf.select(config, str(key)), DictConfig):
-            yield from _keys(child, f"{prefix}{key}.")
+        name = str(key)
+        yield prefix + name
+        if isinstance(child := OmegaConf.select(config, name), DictConfig):
+            yield from _keys(child, f"{prefix}{name}.")
 
 
 @dataclass
@@ -186,7 +187,7 @@ class ExpertConfig:
 
 @dataclass
 class VoteConfig:
-    """How the voters' average settles a label: `on_mismatch` relabel, filter or keep_soft; weights by voter."""
+    """How the voters' average settles a label: `on_mismatch` relabel, filter, keep_soft; weights by name."""
 
     on_mismatch: str = "relabel"
     relabel_threshold: float = 0.6
@@ -246,6 +247,10 @@ class FETextConfig:
     face_pool: PoolConfig = field(default_factory=PoolConfig)
 
 
+DTYPES = ("float32", "bfloat16", "float16")
+IMAGE_FORMATS = ("png", "jpeg", "webp")
+
+
 @dataclass
 class GenerateConfig:
     """The main job. `voters` and `guide` name experts of the bundle, or of `experts`; `feranno` is FERAnno.
@@ -261,7 +266,9 @@ class GenerateConfig:
     expressions: list[str] = field(
         default_factory=lambda: ["neutral", "happy", "sad", "surprise", "fear", "disgust", "anger"]
     )
-    compounds: list[str] = field(default_factory=lambda: ["happily surprised", "sadly angry", "fearfully surprised"])
+    compounds: list[str] = field(
+        default_factory=lambda: ["happily surprised", "sadly angry", "fearfully surprised"]
+    )
     compound_share: float = 0.0
     attributes: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -289,8 +296,8 @@ class GenerateConfig:
 class CalibrateConfig:
     """Checks the labels of faces in `input`: a folder, Parquet files or WebDataset tars.
 
-    The columns are those of the input; integer labels follow the classes the input states, or `label_order`, a
-    name of `taxonomy.expressions.LABEL_ORDERS` or its class names with commas.
+    The columns are those of the input; integer labels follow the classes the input states, or `label_order`:
+    a name of `taxonomy.expressions.LABEL_ORDERS` or its class names with commas.
     """
 
     input: str = MISSING

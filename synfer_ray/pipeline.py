@@ -1,9 +1,9 @@
-"""The main job, on one page: a plan becomes a labelled, audited dataset of synthetic faces (SynFER, paper 4.1).
+"""The main job on one page: a plan becomes a labelled, audited dataset of synthetic faces (paper 4.1).
 
     plan -> generate and annotate -> vote -> calibrate -> write
 
-Row k follows from the settings and k alone (`plan.py`). A block of the stream is one shard from the plan to the
-disk; a row that a stage rejects stays in it, with the reason, so that rows planned = rows written + rejected.
+Row k follows from the settings and k alone (`plan.py`). A block of the stream is one shard from the plan to
+the disk; a row that a stage rejects stays in it, with the reason, so that rows planned = written + rejected.
 What is committed is never made again: the same command continues, or finds nothing to do.
 """
 
@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from synfer_ray.calibration.vote import check_roles
-from synfer_ray.config import GenerateConfig
-from synfer_ray.errors import InputError
+from synfer_ray.calibration.vote import ON_MISMATCH, check_roles
+from synfer_ray.config import DTYPES, IMAGE_FORMATS, GenerateConfig
+from synfer_ray.errors import InputError, choose
 from synfer_ray.plan import Plan, plan_row
 from synfer_ray.reporting.finish import finish, is_finished
 from synfer_ray.runtime import fit_pools, ray_session, run_shards
 from synfer_ray.stages.layout_pool import open_layouts
-from synfer_ray.storage.bundle import FERANNO, expert_spec, find_bundle, model_fingerprints
+from synfer_ray.storage.bundle import FERANNO, expert_fingerprint, find_bundle, model_fingerprints
 from synfer_ray.storage.manifest import claim_output
 from synfer_ray.storage.shards import done_indices, remove_orphans
 
@@ -27,14 +27,16 @@ def generate(config: GenerateConfig) -> None:
     """Generates `config.num_images` images into `config.output`, or what is missing of them.
 
     Raises:
-        InputError: the settings contradict each other, a model is missing, or the output belongs to another plan.
+        InputError: settings contradict each other, a model is missing, or the output belongs to another plan.
     """
     bundle = find_bundle(config.bundle)
     check(config, bundle)
     plan = make_plan(config, bundle)
     done = done_indices(config.output)
     if max(done, default=-1) >= config.num_images:
-        raise InputError(f"{config.output} holds {len(done)} images already: num_images={config.num_images} is fewer")
+        raise InputError(
+            f"{config.output} holds {len(done)} images already: num_images={config.num_images} is fewer"
+        )
     claim_output(config.output, plan.inputs, config=asdict(config), planned_rows=config.num_images)
     remaining = [index for index in range(config.num_images) if index not in done]
     if not remaining and is_finished(config.output):
@@ -60,7 +62,7 @@ def run(plan: Plan, indices: Sequence[int]) -> None:
         from synfer_ray.stages.voter import Voter
 
         config = plan.config
-        experts = [name for name in config.voters if name != FERANNO]  # the generator has asked FERAnno already
+        experts = [name for name in config.voters if name != FERANNO]  # which the generator asks
         light, (generators, voters) = fit_pools([config.generator_pool, config.voter_pool])
         shards = [pa.table({"index": shard}) for shard in shards_of(indices, config.shard_rows)]
         dataset = (
@@ -85,28 +87,30 @@ def make_plan(config: GenerateConfig, bundle: Path) -> Plan:
 
 
 def check(config: GenerateConfig, bundle: Path) -> None:
-    """Refuses settings that contradict each other; above all, the guide is never a judge of what it guided.
+    """Refuses settings that make no sense; above all, the guide is never a judge of what it guided.
 
     Raises:
         InputError: naming the setting.
     """
-    if config.num_images < 1:
-        raise InputError(f"num_images={config.num_images}; at least 1 is needed")
-    if config.shard_rows < 1 or config.shard_rows % config.batch_size:
+    for key, least in {"num_images": 1, "batch_size": 1, "shard_rows": 1, "seed": 0}.items():
+        if getattr(config, key) < least:
+            raise InputError(f"{key}={getattr(config, key)}; at least {least} is needed")
+    if config.shard_rows % config.batch_size:
         raise InputError(
             f"shard_rows={config.shard_rows} is not a multiple of batch_size={config.batch_size}: "
             "every shard would waste part of a batch"
         )
     if not config.voters:
         raise InputError("voters is empty; labels are calibrated by at least one")
-    check_roles(config.guidance.guide, config.voters, None)
-    if config.guidance.guide:
-        guide, *judges = (
-            expert_spec(name, bundle, config.experts).path
-            for name in [config.guidance.guide, *config.voters]
-            if name != FERANNO
-        )
-        check_roles(guide, judges, None)
+    choose(config.dtype, DTYPES, "dtype")
+    choose(config.image_format, IMAGE_FORMATS, "image_format")
+    choose(config.vote.on_mismatch, ON_MISMATCH, "vote.on_mismatch")
+    if guide := config.guidance.guide:
+        check_roles(guide, config.voters, None)
+        guide_model = expert_fingerprint(guide, bundle, config.experts)
+        for name in config.voters:
+            if expert_fingerprint(name, bundle, config.experts) == guide_model:
+                raise InputError(f"voter {name!r} is the same model as guide {guide!r}: choose another voter")
 
 
 def shards_of(indices: Sequence[int], shard_rows: int) -> list[list[int]]:

@@ -103,7 +103,7 @@ def plan_row(plan: Plan, index: int) -> PlanRow:
 
 
 def expression_of(config: GenerateConfig, index: int) -> str:
-    """Deals out the expressions in turn; every 1 / compound_share rows one of the compound ones comes between.
+    """Deals out the expressions in turn; every 1 / compound_share rows a compound one comes between.
 
     Raises:
         InputError: an unknown expression, an empty list of them, or a share outside [0, 1].
@@ -114,7 +114,9 @@ def expression_of(config: GenerateConfig, index: int) -> str:
     if not 0 <= share <= 1:
         raise InputError(f"compound_share {share} is not in [0, 1]")
     if not basic or (share and not compounds):
-        raise InputError("expressions (and compounds, with a compound_share) must name at least one expression")
+        raise InputError(
+            "expressions (and compounds, with a compound_share) must name at least one expression"
+        )
     compounds_before, compounds_after = int(index * share), int((index + 1) * share)
     if compounds_after > compounds_before:
         return compounds[compounds_before % len(compounds)]

@@ -10,4 +10,6 @@ def quickstart(config: QuickstartConfig) -> None:
     Raises:
         InputError: `config.output` belongs to another plan.
     """
-    generate(GenerateConfig(output=config.output, num_images=70, seed=config.seed, batch_size=12, shard_rows=36))
+    generate(
+        GenerateConfig(output=config.output, num_images=70, seed=config.seed, batch_size=12, shard_rows=36)
+    )

@@ -1,4 +1,4 @@
-"""Ray as our jobs use it: started quietly, actor pools that fit the machine, progress, and errors in plain words."""
+"""Ray as our jobs use it: started quietly, pools that fit the machine, progress, errors in plain words."""
 
 import logging
 import os
@@ -29,7 +29,8 @@ def ray_session(training: bool = False) -> Iterator[None]:
     """Uses the Ray that runs in this process or at RAY_ADDRESS, else starts one on this machine for the job.
 
     Args:
-        training: shows what the workers print, and starts the dashboard, which Ray Train asks for its actors' state.
+        training: shows what the workers print, and starts the dashboard, which Ray Train asks for the state
+            of its actors.
 
     Raises:
         InputError: an actor or task was given input it cannot work with.
@@ -65,7 +66,7 @@ def plain_error(error: Exception) -> Exception:
 
 
 def fit_pools(pools: Sequence[PoolConfig]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns the keywords of `map_batches` for stages without a model, and for a stage in each of the pools."""
+    """Returns the keywords of `map_batches` for a stage without a model, and for one in each of the pools."""
     import ray
     from ray.data import ActorPoolStrategy
 
@@ -82,9 +83,9 @@ def fit_pools(pools: Sequence[PoolConfig]) -> tuple[dict[str, Any], list[dict[st
 
 
 def share_cpus(pools: Sequence[PoolConfig], cpus: float, gpus: float) -> tuple[float, list[PoolConfig]]:
-    """Gives open pools a size, and shrinks all CPU shares until every stage finds room at the same time.
+    """Gives open pools a size, and shrinks all CPU shares until every stage finds room at once.
 
-    Without this a pool of actors could take the last CPU, and the stages before and after it would wait for ever.
+    Without this a pool of actors could take the last CPU, and the stages around it would wait for ever.
 
     Returns:
         the share of a CPU for a stage without a model, and the pools.
@@ -92,11 +93,13 @@ def share_cpus(pools: Sequence[PoolConfig], cpus: float, gpus: float) -> tuple[f
     sized = [_sized(pool, cpus, gpus) for pool in pools]
     wanted = LIGHT_CPUS + sum((pool.min_actors or 0) * pool.num_cpus for pool in sized)
     scale = min(1.0, cpus / wanted) if cpus else 1.0
-    return _share(LIGHT_CPUS * scale), [replace(pool, num_cpus=_share(pool.num_cpus * scale)) for pool in sized]
+    return _share(LIGHT_CPUS * scale), [
+        replace(pool, num_cpus=_share(pool.num_cpus * scale)) for pool in sized
+    ]
 
 
 def run_shards(dataset: "Dataset", images: int) -> None:
-    """Runs a dataset whose rows are {rows, rejects} of committed shards; off a terminal, logs now and then."""
+    """Runs a dataset whose rows are {rows, rejects} of committed shards; off a terminal, logs progress."""
     started = last = time.monotonic()
     rows = rejects = 0
     for shard in dataset.iter_rows():

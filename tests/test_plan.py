@@ -11,8 +11,8 @@ from synfer_ray.config import GenerateConfig
 from synfer_ray.errors import InputError
 from synfer_ray.plan import Plan, expression_of, plan_row
 from synfer_ray.prompts import names_other_expression
-from synfer_ray.taxonomy.au_priors import AU_PRIORS
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
+from synfer_ray.taxonomy.au_priors import AU_PRIORS
 from synfer_ray.taxonomy.compounds import COMPOUND_EXPRESSIONS
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
 

@@ -68,7 +68,11 @@ class PlainLoop:
         config: GenerateConfig = self.plan.config
         generation = rest = Cost(0.0, 0.0)
         with TemporaryDirectory() as output:
-            settle = [self.voter, Calibrator(config.voters, config.vote), ShardWriter(output, config.voters)]
+            settle: list[Stage] = [
+                self.voter,
+                Calibrator(config.voters, config.vote),
+                ShardWriter(output, config.voters),
+            ]
             for shard in shards_of(range(rows), config.shard_rows):
                 tables = [pa.table({"index": shard})]
                 rest += timed(Planner(self.plan), tables)

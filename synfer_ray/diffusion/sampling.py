@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
+from synfer_ray.config import SamplingConfig
 from synfer_ray.diffusion.components import Components, decode_latents
 from synfer_ray.diffusion.guidance import SemanticGuidance, combine
 from synfer_ray.errors import InputError
@@ -16,21 +17,6 @@ if TYPE_CHECKING:
     from diffusers.schedulers import DDIMScheduler
 
 Row = TypeVar("Row")
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """How many steps the sampler takes and how strongly it follows the conditions.
-
-    Attributes:
-        au_guidance_scale: None follows the action units as strongly as the text, for a third less compute.
-        gradient_checkpointing: semantic guidance recomputes activations instead of keeping them.
-    """
-
-    num_inference_steps: int = 50
-    guidance_scale: float = 7.5
-    au_guidance_scale: float | None = None
-    gradient_checkpointing: bool = False
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ class BlendshapeUnit(NamedTuple):
     halves: bool = True
 
 
-# `lipGap` is no blendshape but the distance of the inner lips over that of the eyes.
+# `lipGap` is no blendshape but the distance of the inner lips over that of the eyes. mouthPucker rests
+# above its median: many small closed mouths score up to a half.
 BLENDSHAPE_UNITS = {
     "AU01": BlendshapeUnit("browInnerUp", 0.04, 0.93, halves=False),
     "AU02": BlendshapeUnit("browOuterUp", 0.15, 0.90),

@@ -18,7 +18,7 @@ class SuperResolution:
         spandrel = require("spandrel", extra="spandrel")
         try:
             model = spandrel.ModelLoader(device=device).load_from_file(checkpoint)
-        except (OSError, ValueError, RuntimeError, spandrel.UnsupportedModelError) as error:
+        except Exception as error:  # a wrong file fails in as many ways as there are formats
             raise InputError(f"cannot load super-resolution model {checkpoint}: {error}") from error
         if not isinstance(model, spandrel.ImageModelDescriptor) or model.input_channels != 3:
             raise InputError(f"{checkpoint} is not a super-resolution model of RGB images")

@@ -1,4 +1,4 @@
-"""The ensemble vote (paper 3.7): a planned label becomes a calibrated one, or the row is rejected with its reason."""
+"""The ensemble vote (paper 4.4): a planned label becomes a calibrated one, or the row a counted reject."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,9 @@ class Calibrator:
 
     def settle(self, rows: list[Row]) -> None:
         """Votes on rows that every voter has seen."""
-        probabilities = np.array([[row[f"{VOTER}{name}"] for row in rows] for name in self.voters], dtype=np.float64)
+        probabilities = np.array(
+            [[row[f"{VOTER}{name}"] for row in rows] for name in self.voters], dtype=np.float64
+        )
         outcome = vote(
             probabilities,
             np.array([claim(row, probabilities[:, place]) for place, row in enumerate(rows)]),
@@ -51,7 +53,6 @@ class Calibrator:
                     "agreement": float(outcome.agreement[place]),
                     "decision": str(outcome.decision[place]),
                 }
-
 
 
 def claim(row: Row, probabilities: np.ndarray) -> int:

@@ -15,18 +15,21 @@ from synfer_ray.taxonomy.expressions import EXPRESSIONS
 
 @dataclass(frozen=True)
 class FaceSamples:
-    """A stage without state: `assigned_label` is the label that the face came with."""
+    """A stage without state: `assigned_label` is the label that the face came with.
+
+    Rows that the reader rejected lose their image, which nobody has decoded; the original is where it was.
+    """
 
     voters: Sequence[str]
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Converts the rows; those that the reader rejected stay rejected."""
+        """Converts the rows."""
         return sample_rows([_sample(row) for row in face_rows(table)], self.voters)
 
 
 def _sample(row: Row) -> Row:
     return row | {
-        "image": {"bytes": row["image"], "path": row["sample_id"]},
+        "image": {"bytes": row["image"], "path": row["sample_id"]} if row["reason"] is None else None,
         "label": None,
         "label_probs": None,
         "assigned_label": None if row["label"] is None else EXPRESSIONS.index(row["label"]),

@@ -3,50 +3,52 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from PIL import Image
 from torch import Tensor
 
-from synfer_ray.calibration.feranno import Annotation, load_annotator
+from synfer_ray.calibration.feranno import load_annotator
 from synfer_ray.calibration.networks import FERClassifier
 from synfer_ray.config import GenerateConfig
-from synfer_ray.diffusion.components import Components, decode_latents, encode_prompt, load_components, word_mask
+from synfer_ray.diffusion.components import (
+    Components,
+    decode_latents,
+    encode_prompt,
+    load_components,
+    word_mask,
+)
 from synfer_ray.diffusion.guidance import SemanticGuidance
 from synfer_ray.diffusion.layout import ddim_invert, partial_noise
 from synfer_ray.diffusion.noise import initial_noise
 from synfer_ray.diffusion.sampling import denoise
-from synfer_ray.errors import InputError, choose
+from synfer_ray.errors import InputError
 from synfer_ray.prompts import NEUTRAL_PROMPT
-from synfer_ray.reporting.overlays import heat_overlay
-from synfer_ray.reporting.report import OVERLAYS
+from synfer_ray.stages.attention_overlay import attention_of, write_overlay
 from synfer_ray.stages.layout_pool import open_layouts
 from synfer_ray.stages.sample_rows import Row, device_batches, rejection, sample_rows
 from synfer_ray.storage.bundle import FERANNO, bundle_image_size, expert_spec, find_bundle
-from synfer_ray.storage.locations import filesystem, write_bytes
 from synfer_ray.storage.schema import VOTER
 from synfer_ray.storage.weights import load_model
 from synfer_ray.taxonomy.compounds import components_of
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ENCODINGS = {
-    "png": ("PNG", {"compress_level": 6}),
-    "jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
-    "webp": ("WEBP", {"lossless": True, "method": 0}),
+ENCODINGS: dict[str, dict[str, Any]] = {
+    "png": {"compress_level": 6},
+    "jpeg": {"quality": 95, "subsampling": 0},
+    "webp": {"lossless": True, "method": 0},
 }
 FLAT = 2.0
 """Standard deviation in grey levels (0..255) below which an image shows nothing."""
-OVERLAY_SIDE = 192
 
 
 class ImageGenerator:
     """A Ray actor: loads the models once, then generates, annotates, checks and encodes shard after shard.
 
-    Every forward pass has `batch_size` rows and a fixed number of threads, and a row always has the same place in
-    its batch: its bytes depend on its plan alone.
+    Every forward pass has `batch_size` rows and a fixed number of threads, and a row always has the same
+    place in its batch: its bytes depend on its plan alone.
 
     Raises:
         InputError: a model is missing, damaged or does not fit the others.
@@ -56,11 +58,9 @@ class ImageGenerator:
         torch.set_num_threads(config.num_threads)
         bundle = find_bundle(config.bundle)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = DTYPES[choose(config.dtype, DTYPES, "dtype")]
         self.config = config
-        self.encoding = ENCODINGS[choose(config.image_format, ENCODINGS, "image format")]
         self.image_size = config.image_size or bundle_image_size(bundle)
-        self.components = load_components(bundle, device, dtype)
+        self.components = load_components(bundle, device, getattr(torch, config.dtype))
         if self.components.adapter:
             self.components.adapter.scale = config.au_scale
         self.annotator = load_annotator(self.components) if FERANNO in config.voters else None
@@ -77,7 +77,7 @@ class ImageGenerator:
         return sample_rows(rows, self.config.voters)
 
     def generate(self, rows: list[Row], batch: list[Row]) -> None:
-        """Fills in image, FERAnno's vote and guidance_skipped of the rows of a batch, or why there is no image."""
+        """Fills in the image, FERAnno's vote and guidance_skipped of a batch's rows, or why there is none."""
         prompts = [row["prompt"] for row in batch]
         latents, start_step = self.start(batch)
         samples = denoise(
@@ -102,10 +102,10 @@ class ImageGenerator:
                 row[f"{VOTER}{FERANNO}"] = annotation.probs[place].tolist()
             row |= self.finish(images[place], row)
             if annotation and row["index"] < self.config.overlays and row["reason"] is None:
-                self.write_overlay(row, attention_of(annotation, place))
+                write_overlay(self.config.output, row, attention_of(annotation, place))
 
     def start(self, rows: list[Row]) -> tuple[Tensor, int]:
-        """Returns the latents to start from and the first step to take: noise, or the layout of a face (4.3)."""
+        """Returns the start latents and the first step to take: noise, or the layout of a face (4.3)."""
         components, layout = self.components, self.config.layout
         steps = self.config.sampling.num_inference_steps
         noise = initial_noise([row["seed"] for row in rows], components.latent_shape(self.image_size))
@@ -131,28 +131,14 @@ class ImageGenerator:
         if not image.isfinite().all():
             return rejection("generate", "not_finite", f"{int((~image.isfinite()).sum())} values")
         pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-        encoding, settings = self.encoding
+        encoding = self.config.image_format
         buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, encoding, **settings)
-        file = {"bytes": buffer.getvalue(), "path": f"{row['sample_id']}.{self.config.image_format}"}
+        Image.fromarray(pixels).save(buffer, encoding, **ENCODINGS[encoding])
+        file = {"bytes": buffer.getvalue(), "path": f"{row['sample_id']}.{encoding}"}
         if pixels.std() < FLAT:
             reason = "black" if pixels.mean() < FLAT else "flat"
             return {"image": file} | rejection("generate", reason, f"mean {pixels.mean():.1f} of 255")
         return {"image": file}
-
-    def write_overlay(self, row: Row, attention: np.ndarray) -> None:
-        """Writes the image beside itself under FERAnno's attention (paper Fig. 7); the maps stay in the actor."""
-        fs, root = filesystem(self.config.output)
-        name = f"{row['index']:06d}_{row['compound'] or EXPRESSIONS[row['assigned_label']]}".replace(" ", "_")
-        image = Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
-        side = max(OVERLAY_SIDE, image.width)
-        image = image.resize((side, side), Image.Resampling.LANCZOS)
-        pair = Image.new("RGB", (2 * side, side))
-        pair.paste(image, (0, 0))
-        pair.paste(heat_overlay(image, attention), (side, 0))
-        buffer = io.BytesIO()
-        pair.save(buffer, "PNG")
-        write_bytes(fs, f"{root}/{OVERLAYS}/{name}.png", buffer.getvalue())
 
 
 def load_guidance(config: GenerateConfig, bundle: Path, components: Components) -> SemanticGuidance | None:
@@ -166,25 +152,17 @@ def load_guidance(config: GenerateConfig, bundle: Path, components: Components) 
         return None
     spec = expert_spec(settings.guide, bundle, config.experts)
     if spec.kind != "bundle":
-        raise InputError(f"guide {settings.guide!r} is of kind {spec.kind}: only a bundle classifier has gradients")
+        raise InputError(
+            f"guide {settings.guide!r} is of kind {spec.kind}: only a bundle classifier has gradients"
+        )
     guide = load_model(FERClassifier, spec.path).to(components.device, components.dtype).requires_grad_(False)
     return SemanticGuidance(guide, settings.step_size, settings.norm, settings.start)
 
 
 def expression_targets(rows: Sequence[Row]) -> Tensor:
-    """Returns the probabilities [B, 7] that guidance aims at: one-hot, or shared by a compound's two parts."""
+    """Returns what guidance aims at [B, 7]: the expression, or half of each part of a compound one."""
     targets = torch.zeros(len(rows), len(EXPRESSIONS))
     for place, row in enumerate(rows):
         parts = components_of(row["compound"] or EXPRESSIONS[row["assigned_label"]])
         targets[place, [EXPRESSIONS.index(part) for part in parts]] = 1 / len(parts)
     return targets
-
-
-def attention_of(annotation: Annotation, place: int) -> np.ndarray:
-    """Returns where one row's attention lies: the mean over words and resolutions, at the finest one [H, W]."""
-    side = max(annotation.attention)
-    grids = [
-        torch.nn.functional.interpolate(maps[place : place + 1].mean(1, keepdim=True), size=(side, side), mode="bilinear")
-        for maps in annotation.attention.values()
-    ]
-    return torch.stack([grid / grid.mean() for grid in grids]).mean(0)[0, 0].cpu().numpy()

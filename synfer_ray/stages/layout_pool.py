@@ -1,4 +1,4 @@
-"""The faces that lend their layout (paper 4.3): latents that a bundle ships, or the images of a FEText folder."""
+"""The faces that lend their layout (paper 4.3): latents that a bundle ships, or images of a FEText folder."""
 
 from bisect import bisect_right
 from collections.abc import Sequence

@@ -15,7 +15,10 @@ Row = dict[str, Any]
 
 def sample_rows(rows: Sequence[Row], voters: Sequence[str]) -> pa.Table:
     """Makes the table; columns that a row does not have are null."""
-    columns = [*sample_schema(voters), *(pa.field(name, pa.string()) for name in ("stage", "reason", "detail"))]
+    columns = [
+        *sample_schema(voters),
+        *(pa.field(name, pa.string()) for name in ("stage", "reason", "detail")),
+    ]
     return pa.Table.from_pylist(list(rows), schema=pa.schema(columns))
 
 
@@ -32,8 +35,8 @@ def accepted(rows: Sequence[Row]) -> list[Row]:
 def device_batches(rows: Sequence[Row], size: int) -> Iterator[tuple[list[Row], list[Row]]]:
     """Yields rows together with the batch of `size` that a model sees, in which row k has place k % size.
 
-    A matrix product may round differently with another batch size or at another place of the batch. Places that
-    are free get a copy of some row.
+    A matrix product may round differently in a batch of another size, or at another place of the batch. Free
+    places get a copy of some row.
     """
     groups: dict[int, list[Row]] = {}
     for row in rows:

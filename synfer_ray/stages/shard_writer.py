@@ -18,7 +18,7 @@ PLANNED = [field.name for field in fields(PlanRow)]
 class ShardWriter:
     """A stage: commits its block to `output` and returns one row {rows, rejects}.
 
-    The files are named by the first and last plan index, so that a retry or a resumed run writes the same ones.
+    The files are named by the first and last plan index: a retry or a resumed run writes the same ones.
     """
 
     output: str

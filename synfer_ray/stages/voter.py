@@ -15,7 +15,7 @@ from synfer_ray.storage.schema import VOTER
 
 
 class Voter:
-    """A Ray actor that holds experts and asks them in batches of one size, so that rows do not depend on neighbours.
+    """A Ray actor that holds experts and asks them in batches of one size: no row depends on its neighbours.
 
     Args:
         names: which of the run's voters to ask; FERAnno among them reads the finished image.
@@ -27,14 +27,14 @@ class Voter:
     def __init__(self, config: GenerateConfig | CalibrateConfig, names: Sequence[str]):
         torch.set_num_threads(config.num_threads)
         bundle = find_bundle(config.bundle)
-        self.experts: list[Expert] = [
-            load_expert(expert_spec(name, bundle, config.experts)) for name in names if name != FERANNO
-        ]
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        specs = [expert_spec(name, bundle, config.experts) for name in names if name != FERANNO]
+        self.experts: list[Expert] = [load_expert(spec, device) for spec in specs]
         if FERANNO in names:
             from synfer_ray.calibration.feranno import load_annotator
             from synfer_ray.diffusion.components import load_components
 
-            self.experts.append(load_annotator(load_components(bundle)))
+            self.experts.append(load_annotator(load_components(bundle, device)))
         self.voters = config.voters
         self.batch_size = config.batch_size
         self.image_size = config.image_size or bundle_image_size(bundle)
@@ -56,6 +56,6 @@ class Voter:
         try:
             image = resize_square(decode_image(row["image"]["bytes"]), self.image_size)
         except BadImage as error:
-            row |= rejection("decode", error.reason, error.detail)
+            row |= rejection("decode", error.reason, error.detail) | {"image": None}
             return np.empty(0)
         return np.ascontiguousarray(np.asarray(image, dtype=np.float32).transpose(2, 0, 1)) / 127.5 - 1

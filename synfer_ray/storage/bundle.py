@@ -26,7 +26,9 @@ def find_bundle(name: str) -> Path:
         if folder.is_dir() and (folder / "unet").is_dir():
             return folder
     embedded = sorted(folder.name for folder in EMBEDDED.iterdir() if (folder / "unet").is_dir())
-    raise InputError(f"no model bundle {name!r}: neither a bundle folder nor embedded ({', '.join(embedded) or 'none'})")
+    raise InputError(
+        f"no model bundle {name!r}: neither a bundle folder nor embedded ({', '.join(embedded) or 'none'})"
+    )
 
 
 def expert_spec(name: str, bundle: Path, experts: Mapping[str, ExpertConfig]) -> ExpertConfig:
@@ -61,16 +63,18 @@ def model_fingerprints(
     """
     adapter = bundle / "au_adapter"
     return {
-        "model": fingerprint({part: _existing(bundle / part) for part in DIFFUSION_PARTS}),
-        "adapter": _existing(adapter) if adapter.is_dir() else None,
+        "model": fingerprint({part: _fingerprint(bundle / part) for part in DIFFUSION_PARTS}),
+        "adapter": _fingerprint(adapter) if adapter.is_dir() else None,
         **{
-            name: _existing(bundle / FERANNO if name == FERANNO else Path(expert_spec(name, bundle, specs).path))
+            name: _fingerprint(
+                bundle / FERANNO if name == FERANNO else Path(expert_spec(name, bundle, specs).path)
+            )
             for name in experts
         },
     }
 
 
-def _existing(path: Path) -> str:
+def _fingerprint(path: Path) -> str:
     if path.is_dir():
         return fingerprint_folder(path)
     if not path.is_file():

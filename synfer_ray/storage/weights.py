@@ -84,7 +84,9 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -
         ),
         "not finite": sorted(key for key in shared if not torch.isfinite(weights[key]).all()),
     }
-    problems = [f"{kind}: {', '.join(keys[:5])} ({len(keys)} in all)" for kind, keys in report.items() if keys]
+    problems = [
+        f"{kind}: {', '.join(keys[:5])} ({len(keys)} in all)" for kind, keys in report.items() if keys
+    ]
     if problems:
         raise InputError(f"{origin} does not fit {type(model).__name__}: " + "; ".join(problems))
     model.load_state_dict(dict(weights))

@@ -65,7 +65,7 @@ def new_text_encoder(config: ArchitectureConfig, vocabulary_size: int, end_token
 
 
 def new_scheduler(config: ArchitectureConfig) -> "DDIMScheduler":
-    """Stable Diffusion's noise schedule; with v-prediction also rescaled to zero terminal SNR (Lin et al. 2024)."""
+    """Stable Diffusion's noise schedule; v-prediction rescales it to zero terminal SNR (Lin et al. 2024)."""
     from diffusers import DDIMScheduler
 
     v_prediction = config.prediction_type == "v_prediction"

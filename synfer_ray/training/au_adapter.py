@@ -16,8 +16,10 @@ DROP_TEXT, DROP_AU, DROP_BOTH = 0.05, 0.05, 0.05
 class AUAdapterObjective(Objective):
     """Denoising loss under `input_ids` [B,T] and `action_units` [B,41]; only the adapter learns.
 
-    Text, action units or both are dropped independently, so that each has its own guidance scale when sampling.
+    Text, action units or both are dropped independently, so that each has its own guidance scale in sampling.
     """
+
+    empty_ids: Tensor
 
     def __init__(self, unet, text_encoder, scheduler, empty_ids: Tensor, adapter: AUAdapter):
         super().__init__()

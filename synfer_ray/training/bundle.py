@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from synfer_ray.config import TrainingConfig
+from synfer_ray.config import SamplingConfig, TrainingConfig
 from synfer_ray.errors import InputError, choose
 from synfer_ray.runtime import ray_session
 from synfer_ray.training import parts
@@ -72,7 +72,7 @@ def prepare(config: TrainingConfig) -> None:
 
 
 def is_trained(config: TrainingConfig, name: str) -> bool:
-    """Whether a part is in place; a base model brings its autoencoder, and its U-Net counts once fine-tuned."""
+    """Whether a part is in place; a base model brings its autoencoder, its U-Net counts once fine-tuned."""
     bundle = Path(config.bundle)
     if name == "experts":
         return all((bundle / "experts" / expert).exists() for expert in config.experts)
@@ -106,13 +106,13 @@ def complete(config: TrainingConfig) -> None:
 
 
 def write_layouts(config: TrainingConfig) -> None:
-    """Fills `layouts/` with latents of synthetic faces, neutral ones, so that layouts carry no real identity."""
+    """Fills `layouts/` with latents of neutral synthetic faces, so that layouts carry no real identity."""
     import torch
     from safetensors.torch import save_file
 
     from synfer_ray.diffusion.components import encode_prompt, load_components
     from synfer_ray.diffusion.noise import initial_noise
-    from synfer_ray.diffusion.sampling import SamplingConfig, denoise
+    from synfer_ray.diffusion.sampling import denoise
     from synfer_ray.prompts.caption import write_caption
     from synfer_ray.taxonomy.au_priors import sample_action_units
 

@@ -1,7 +1,8 @@
-"""FEText as training rows: Ray Data decodes, encodes and tokenizes; each Ray Train worker gathers plain arrays."""
+"""FEText as training rows: Ray Data decodes, encodes and tokenizes; Ray Train workers gather plain arrays."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def read_faces(fetext: str, columns: Sequence[str]) -> "ray.data.Dataset":
 
     stored = {"sample_id", *columns} | ({"label"} if "label_probs" in columns else set())
     dataset = ray.data.read_parquet(f"{fetext.rstrip('/')}/data", columns=sorted(stored))
-    return dataset.map_batches(decode_rows, fn_kwargs={"columns": ["sample_id", *columns]}, batch_size=256)
+    return dataset.map_batches(partial(decode_rows, columns=["sample_id", *columns]), batch_size=256)
 
 
 def decode_rows(batch: dict[str, np.ndarray], columns: Sequence[str]) -> dict[str, np.ndarray]:
@@ -34,7 +35,7 @@ def decode_rows(batch: dict[str, np.ndarray], columns: Sequence[str]) -> dict[st
     if "image" in batch:
         decoded["image"] = np.stack([np.asarray(decode_image(image["bytes"])) for image in batch["image"]])
     if "action_units" in batch:
-        decoded["action_units"] = np.stack(batch["action_units"]).astype(np.float32)
+        decoded["action_units"] = np.stack(list(batch["action_units"])).astype(np.float32)
     if "label_probs" in columns:
         decoded["label_probs"] = label_distributions(batch)
     return {column: decoded[column] for column in columns}

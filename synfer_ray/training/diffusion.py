@@ -17,13 +17,15 @@ MIN_SNR_GAMMA = 5.0
 
 
 class DiffusionObjective(Objective):
-    """Denoising loss of `latents` [B,C,h,w] under `input_ids` [B,T], captions dropped for classifier-free guidance.
+    """Denoising loss of `latents` [B,C,h,w] under `input_ids` [B,T], with captions dropped for guidance.
 
     Args:
         empty_ids: tokens of the empty prompt [T].
-        lora_rank: trains LoRA matrices of this rank in the U-Net's attention instead of all weights; 0 trains all.
+        lora_rank: trains LoRA matrices of this rank in the U-Net's attention; 0 trains all weights.
         train_text_encoder: also trains the text encoder (needed where it starts untrained).
     """
+
+    empty_ids: Tensor
 
     def __init__(
         self,
@@ -63,7 +65,7 @@ class DiffusionObjective(Objective):
 def denoising_loss(
     unet: nn.Module, scheduler: "DDIMScheduler", latents: Tensor, tokens: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Mean squared error of the prediction, with the weight of low-noise steps clipped (min-SNR, Hang et al. 2023)."""
+    """Mean squared error of the prediction, low-noise steps clipped in weight (min-SNR, Hang et al. 2023)."""
     rows, device = len(latents), latents.device
     noise = torch.randn(latents.shape, generator=generator, device=device)
     steps = scheduler.config.num_train_timesteps

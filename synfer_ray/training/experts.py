@@ -21,6 +21,8 @@ class ExpressionObjective(Objective):
         class_share: share of each expression among the training labels [7].
     """
 
+    weight: Tensor
+
     def __init__(self, network: nn.Module, class_share: np.ndarray):
         super().__init__()
         self.network = network
@@ -44,6 +46,8 @@ class ExpressionObjective(Objective):
 
 class ActionUnitObjective(Objective):
     """Regression of the known `action_units` [B,41]; unknown ones (NaN) do not count."""
+
+    mirror: Tensor
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -76,7 +80,7 @@ def class_weight(class_share: np.ndarray) -> Tensor:
 
 
 def balanced_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Soft cross-entropy, each row weighted by its expected class weight, and the accuracy against the top vote."""
+    """Soft cross-entropy, rows weighted by their expected class weight; accuracy against the top vote."""
     losses = F.cross_entropy(logits, target, reduction="none")
     accuracy = (logits.argmax(1) == target.argmax(1)).float().mean()
     return (target @ weight * losses).mean(), {"accuracy": accuracy.item()}

@@ -22,7 +22,10 @@ TIMESTEP = 1
 
 
 class FERAnnoObjective(Objective):
-    """Cross-entropy of `latents` [B,C,h,w] with `label_probs` [B,7], under the neutral prompt and null action units."""
+    """Cross-entropy of `latents` [B,C,h,w] with `label_probs` [B,7]; the prompt is neutral, the AUs null."""
+
+    context: Tensor
+    weight: Tensor
 
     def __init__(self, components: "Components", class_share: np.ndarray):
         super().__init__()

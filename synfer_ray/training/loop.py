@@ -1,8 +1,8 @@
-"""One training loop for every model: AdamW, warm-up, EMA, clipping, and a resume that continues the same trajectory.
+"""One training loop for every model: AdamW, warm-up, EMA, clipping, and a resume that stays on its path.
 
-The loop knows nothing of Ray: `ray_trainer` calls it in each Ray Train worker, and it runs as well on its own.
-Batches, noise and dropout follow from (seed, step, rank) alone, so a resumed run repeats what an uninterrupted
-one would have done.
+The loop knows nothing of Ray: `ray_trainer` calls it in each Ray Train worker, and it runs as well on its
+own. Batches, noise and dropout follow from (seed, step, rank) alone, so a resumed run repeats what an
+uninterrupted one would have done.
 """
 
 import math
@@ -43,13 +43,16 @@ class Objective(nn.Module):
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
 
 
+CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class Worker:
     """The place of this process among the training workers."""
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     @classmethod
     def current(cls) -> "Worker":
@@ -68,7 +71,7 @@ def fit(
     report: Report = lambda metrics, checkpoint: None,
     resume_from: Path | None = None,
 ) -> None:
-    """Trains until `config.steps`, writing `checkpoint.pt` into `folder` as it goes; leaves the EMA weights in place.
+    """Trains until `config.steps`, keeping `checkpoint.pt` in `folder`; leaves the EMA weights in place.
 
     Args:
         arrays: training rows; those of `validation_rows` are held out for the reported `validation_loss`.

@@ -19,7 +19,8 @@ A text-to-face model for synthetic facial-expression data, in the plain diffuser
 (`StableDiffusionPipeline.from_pretrained` loads it), with the parts synfer-ray adds: `au_adapter/`,
 `feranno/`, `experts/`, `au_labeler/` and `layouts/` (latents of synthetic faces to start from).
 
-- Images: {size} x {size}; latents {channels} x {latent} x {latent}; {parameters:.1f} million parameters in `unet/`.
+- Images: {size} x {size}; latents {channels} x {latent} x {latent}.
+- `unet/` has {parameters:.1f} million parameters.
 - Trained on {rows} faces of: {sources}. Licence of the data: {licenses}.
 - Use: research. The faces it learnt from are real people's; do not use it to imitate anyone.
 - Action units it was shown: {action_units}. All others count as unknown.

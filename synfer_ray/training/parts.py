@@ -23,13 +23,12 @@ if TYPE_CHECKING:
 
 
 def train_autoencoder(config: TrainingConfig) -> None:
-    """Trains `vae/` on the faces and sets its scaling factor."""
+    """Trains `vae/` on the faces."""
     from synfer_ray.training.data import read_faces
 
     build = partial(build_autoencoder, config.architecture)
     rows = read_faces(config.input, ["image"])
-    objective, metrics = _train(config, "autoencoder", build, rows, config.autoencoder)
-    objective.vae.register_to_config(scaling_factor=metrics["scaling_factor"])
+    objective, _ = _train(config, "autoencoder", build, rows, config.autoencoder)
     _export(objective, Path(config.bundle) / "vae")
 
 
@@ -196,7 +195,7 @@ def _latents(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":
             compute=ray.data.ActorPoolStrategy(size=config.workers.num_workers),
         )
         partial_folder = folder.with_name(f"{folder.name}.partial")
-        encoded.write_parquet(str(partial_folder), mode="overwrite")
+        encoded.write_parquet(str(partial_folder), mode=ray.data.SaveMode.OVERWRITE)
         partial_folder.rename(folder)
     return ray.data.read_parquet(str(folder), columns=["sample_id", *columns])
 
@@ -212,7 +211,8 @@ def _labelled_action_units(config: TrainingConfig) -> list[str]:
     intensities = np.array(
         read_columns(config.input, ["action_units"])["action_units"].to_pylist(), np.float32
     )
-    return [name for name, known in zip(ACTION_UNITS, ~np.isnan(intensities).all(axis=0)) if known]
+    known = np.flatnonzero(~np.isnan(intensities).all(axis=0))
+    return [ACTION_UNITS[place] for place in known]
 
 
 def _empty_ids(tokenizer: "CLIPTokenizer") -> "Tensor":

@@ -25,7 +25,7 @@ def train(
     Args:
         name: the run's name; a run of this name that `runs` already holds is continued.
         build: makes the objective with its initial weights; called on every worker and once more here.
-        rows: training rows with `sample_id`; every worker gathers all of them and draws its own share of a batch.
+        rows: training rows with `sample_id`; every worker gathers all and draws its own share of a batch.
         runs: folder or URI for checkpoints, reachable from all nodes.
 
     Returns:
@@ -53,6 +53,7 @@ def train(
     )
     result = trainer.fit()
     objective = _seeded(build, config)
+    assert result.checkpoint, "the loop reports a checkpoint with its last step"
     with result.checkpoint.as_directory() as folder:
         load_average(objective, Path(folder))
     return objective, dict(result.metrics or {})

@@ -8,7 +8,10 @@ from synfer_ray.training.experts import class_weight, mirrored_indices
 
 
 def test_mirroring_exchanges_left_and_right_words_only():
-    assert mirror_text("turned left, right brow raised, brightly lit") == "turned right, left brow raised, brightly lit"
+    assert (
+        mirror_text("turned left, right brow raised, brightly lit")
+        == "turned right, left brow raised, brightly lit"
+    )
 
 
 @given(st.text("left right,. ab"))

@@ -9,7 +9,13 @@ from synfer_ray.training.loop import Objective, Worker, draw, fit, learning_rate
 
 ROWS = {"x": np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)}
 FIT = FitConfig(
-    steps=8, batch_size=8, report_every=2, checkpoint_every=4, validation_rows=5, warmup_steps=2, ema_decay=0.5
+    steps=8,
+    batch_size=8,
+    report_every=2,
+    checkpoint_every=4,
+    validation_rows=5,
+    warmup_steps=2,
+    ema_decay=0.5,
 )
 
 
@@ -17,7 +23,9 @@ class Denoiser(Objective):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.layer = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3), torch.nn.Dropout(0.2))
+        self.layer = torch.nn.Sequential(
+            torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3), torch.nn.Dropout(0.2)
+        )
         self.frozen = torch.nn.Linear(3, 3).requires_grad_(False)
 
     def forward(self, batch, generator):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
 from synfer_ray.calibration.networks import FERClassifier
 from synfer_ray.config import ArchitectureConfig, FitConfig
@@ -9,6 +9,7 @@ from synfer_ray.diffusion.au_adapter import AUAdapter
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from synfer_ray.training.architectures import new_autoencoder, new_scheduler
 from synfer_ray.training.au_adapter import AUAdapterObjective
+from synfer_ray.training.augment import from_uint8
 from synfer_ray.training.autoencoder import AutoencoderObjective
 from synfer_ray.training.diffusion import DiffusionObjective, denoising_loss
 from synfer_ray.training.experts import ActionUnitObjective, ExpressionObjective
@@ -148,13 +149,22 @@ def test_unknown_action_units_do_not_count():
     assert figures["mean_error"] == pytest.approx(0.5)
 
 
-def test_the_autoencoder_learns_to_restore(tmp_path):
+def test_the_exported_autoencoder_has_normal_latents_and_restores_as_before(tmp_path):
     architecture = ArchitectureConfig(image_size=32, latent_channels=4, vae_channels=[8, 8])
     torch.manual_seed(0)
     objective = AutoencoderObjective(new_autoencoder(architecture))
     metrics = train(objective, ["image"], tmp_path)
-    assert metrics["scaling_factor"] > 0
-    assert metrics["validation_pixel_l1"] < 1.0
+    assert metrics["latent_std_max"] > metrics["latent_std_min"] > 0
+    images = from_uint8(torch.from_numpy(rows()["image"][-4:]))  # the held-out rows
+    with torch.no_grad():
+        before = objective.vae(images).sample
+        objective.export(tmp_path / "vae")
+        exported = AutoencoderKL.from_pretrained(tmp_path / "vae").float()
+        latents = exported.encode(images).latent_dist.mean
+        torch.testing.assert_close(exported(images).sample, before, atol=2e-2, rtol=0)
+    torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(4), atol=2e-2, rtol=0)
+    torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=2e-2, rtol=0)
+    assert exported.config.scaling_factor == 1.0
 
 
 def seeded() -> torch.Generator:
