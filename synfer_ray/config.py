@@ -320,6 +320,17 @@ class CalibrateConfig:
 
 
 @dataclass
+class EvaluateConfig:
+    """Judges a generated dataset by models that had no part in it: a classifier, and MediaPipe for action units."""
+
+    input: str = MISSING
+    judge: ExpertConfig = field(default_factory=lambda: ExpertConfig(name="judge", kind="onnx", label_order="fer2013"))
+    landmarker_model: str = ""
+    image_size: int = 64
+    pool: PoolConfig = field(default_factory=PoolConfig)
+
+
+@dataclass
 class QuickstartConfig:
     """Ten images of each expression from the embedded bundle."""
 

@@ -65,13 +65,19 @@ def model_fingerprints(
     return {
         "model": fingerprint({part: _fingerprint(bundle / part) for part in DIFFUSION_PARTS}),
         "adapter": _fingerprint(adapter) if adapter.is_dir() else None,
-        **{
-            name: _fingerprint(
-                bundle / FERANNO if name == FERANNO else Path(expert_spec(name, bundle, specs).path)
-            )
-            for name in experts
-        },
+        **{name: expert_fingerprint(name, bundle, specs) for name in experts},
     }
+
+
+def expert_fingerprint(name: str, bundle: Path, experts: Mapping[str, ExpertConfig]) -> str:
+    """Returns the fingerprint of an expert's files; equal ones are the same model, whatever its name.
+
+    Raises:
+        InputError: there is no such expert.
+    """
+    return _fingerprint(
+        bundle / FERANNO if name == FERANNO else Path(expert_spec(name, bundle, experts).path)
+    )
 
 
 def _fingerprint(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ def train_part(config: TrainingConfig, name: str) -> None:
     choose(name, PARTS, "part")
     if not (Path(config.input) / "data").is_dir():
         raise InputError(f"{config.input} is not a FEText folder; make one with `synfer fetext`")
+    config = replace(config, bundle=str(Path(config.bundle).resolve()))  # workers run in another folder
     prepare(config)
     if is_trained(config, name):
         print(f"{name}: in place")

@@ -62,8 +62,8 @@ class LatentEncoder:
         from diffusers import AutoencoderKL
         from transformers import CLIPTokenizer
 
-        self.vae = AutoencoderKL.from_pretrained(bundle, subfolder="vae").float().eval()
-        self.tokenizer = CLIPTokenizer.from_pretrained(bundle, subfolder="tokenizer")
+        self.vae = AutoencoderKL.from_pretrained(f"{bundle}/vae").float().eval()
+        self.tokenizer = CLIPTokenizer.from_pretrained(f"{bundle}/tokenizer")
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Doubles the batch: `latents` are scaled by the autoencoder's scaling factor, float16."""

@@ -58,7 +58,8 @@ def train_au_labeler(config: TrainingConfig) -> None:
     from synfer_ray.training.data import read_faces
 
     rows = read_faces(config.input, ["image", "action_units"])
-    objective, _ = _train(config, "au_labeler", build_au_labeler, rows, config.au_labeler)
+    build = partial(build_au_labeler, _labelled_action_units(config))
+    objective, _ = _train(config, "au_labeler", build, rows, config.au_labeler)
     _export(objective, Path(config.bundle) / "au_labeler")
 
 
@@ -107,7 +108,7 @@ def build_diffusion(
         parts = load_components(bundle)
         empty = _empty_ids(parts.tokenizer)
         return DiffusionObjective(parts.unet, parts.text_encoder, parts.scheduler, empty, lora_rank, False)
-    tokenizer = CLIPTokenizer.from_pretrained(bundle, subfolder="tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(Path(bundle) / "tokenizer")
     return DiffusionObjective(
         new_unet(architecture),
         new_text_encoder(architecture, len(tokenizer), tokenizer.eos_token_id),
@@ -129,12 +130,12 @@ def build_au_adapter(bundle: str, supported: list[str]) -> Objective:
     )
 
 
-def build_au_labeler() -> Objective:
+def build_au_labeler(supported: list[str]) -> Objective:
     """An untrained action-unit network."""
     from synfer_ray.calibration.networks import ActionUnitNet
     from synfer_ray.training.experts import ActionUnitObjective
 
-    return ActionUnitObjective(ActionUnitNet())
+    return ActionUnitObjective(ActionUnitNet(supported=supported))
 
 
 def build_feranno(bundle: str, class_share: np.ndarray) -> Objective:

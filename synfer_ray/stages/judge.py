@@ -1,0 +1,40 @@
+"""The judge looks at finished samples: a classifier that neither guided nor voted, and a face landmarker."""
+
+from typing import Any
+
+import numpy as np
+
+from synfer_ray.calibration.experts import load_expert
+from synfer_ray.config import EvaluateConfig
+from synfer_ray.faces.images import decode_image, resize_square
+from synfer_ray.faces.landmarks import FaceLandmarker
+from synfer_ray.taxonomy.action_units import ACTION_UNITS
+
+Columns = dict[str, Any]
+
+
+class Judge:
+    """A Ray actor: adds the judge's choice and the action units that the landmarker finds to columns of samples.
+
+    Raises:
+        InputError: a model is missing, damaged or described wrongly.
+    """
+
+    def __init__(self, config: EvaluateConfig):
+        self.expert = load_expert(config.judge)
+        self.landmarker = FaceLandmarker(config.landmarker_model) if config.landmarker_model else None
+        self.image_size = config.image_size
+
+    def __call__(self, batch: Columns) -> Columns:
+        """Returns `assigned_label`, `label`, `judged` [B], and `requested` and `found` action units [B, 41]."""
+        images = [resize_square(decode_image(image["bytes"]), self.image_size) for image in batch["image"]]
+        pixels = np.stack([np.asarray(image, np.float32).transpose(2, 0, 1) for image in images]) / 127.5 - 1
+        unknown = np.full(len(ACTION_UNITS), np.nan, np.float32)
+        readings = [self.landmarker.read(image) if self.landmarker else None for image in images]
+        return {
+            "assigned_label": batch["assigned_label"],
+            "label": batch["label"],
+            "judged": self.expert.predict(np.ascontiguousarray(pixels)).argmax(axis=1),
+            "requested": np.stack(batch["action_units"]).astype(np.float32),
+            "found": np.stack([reading.action_units if reading else unknown for reading in readings]),
+        }
