@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn, TypeVar
 
 from synfer_ray import config as schemas
-from synfer_ray.config import describe, load_config
 from synfer_ray.errors import InputError, choose
+from synfer_ray.settings import describe, load_config
 
 Schema = TypeVar("Schema")
 

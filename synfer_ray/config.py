@@ -1,56 +1,8 @@
-"""Typed settings of every job: `--config configs/x.yaml key.sub=value`, checked against a dataclass."""
+"""Typed settings of every job, with their defaults; `settings.load_config` fills them in."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TypeVar
 
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-
-from synfer_ray.errors import InputError, nearest
-
-Schema = TypeVar("Schema")
-
-
-def load_config(schema: type[Schema], path: str | None = None, overrides: Sequence[str] = ()) -> Schema:
-    """Merges the schema's defaults, a YAML file and `key=value` overrides, in this order.
-
-    Raises:
-        InputError: the file is missing, a key is unknown (with the nearest one) or a value has a wrong type.
-    """
-    defaults = OmegaConf.structured(schema)
-    try:
-        layers = [_read_yaml(path)] if path else []
-        for override in overrides:
-            if "=" not in override:
-                raise InputError(f"override {override!r} is not of the form key=value")
-        layers.append(OmegaConf.from_dotlist(list(overrides)))
-        return OmegaConf.to_object(OmegaConf.merge(defaults, *layers))  # type: ignore[return-value]
-    except ConfigKeyError as error:
-        key = str(error.full_key or error.key)
-        raise InputError(f"unknown config key {key!r}{nearest(key, _keys(defaults))}") from error
-    except OmegaConfBaseException as error:
-        raise InputError(f"config: {str(error).splitlines()[0]} (key {error.full_key!r})") from error
-
-
-def describe(schema: type) -> str:
-    """Returns the settings of a job with their defaults as YAML."""
-    return OmegaConf.to_yaml(OmegaConf.structured(schema))
-
-
-def _read_yaml(path: str) -> DictConfig:
-    if not Path(path).is_file():
-        raise InputError(f"missing config file: {path}")
-    return OmegaConf.load(path)  # type: ignore[return-value]
-
-
-def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in config:
-        name = str(key)
-        yield prefix + name
-        if isinstance(child := OmegaConf.select(config, name), DictConfig):
-            yield from _keys(child, f"{prefix}{name}.")
+from omegaconf import MISSING
 
 
 @dataclass
@@ -83,8 +35,8 @@ class ArchitectureConfig:
     unet_channels: list[int] = field(default_factory=lambda: [64, 96, 128, 128])
     attention_heads: int = 8
     text_width: int = 192
-    text_layers: int = 4
-    text_length: int = 64
+    text_layers: int = 2
+    text_length: int = 48
     prediction_type: str = "v_prediction"
 
 

@@ -9,7 +9,6 @@ from time import time
 import pyarrow as pa
 
 from synfer_ray.benchmarks.cost import Cost, CpuMeter, measure
-from synfer_ray.config import GenerateConfig
 from synfer_ray.pipeline import run, shards_of
 from synfer_ray.plan import Plan
 from synfer_ray.stages.calibrator import Calibrator
@@ -36,9 +35,10 @@ def measure_engine(plan: Plan, shards: int, repetitions: int) -> dict[str, list[
     for _ in range(repetitions):
         window, start = run_engine(plan, shards)
         generation, rest = loop(rows * (shards - 1))
+        one_shard = (generation + rest) * (1 / (shards - 1))
         ratios["P1"].append(generation / window)
         ratios["P1 serial"].append((generation + rest) / window)
-        ratios["P10"].append(start / ((generation + rest) * (1 / (shards - 1))))
+        ratios["P10"].append(start / one_shard)
     return ratios
 
 
@@ -65,7 +65,7 @@ class PlainLoop:
 
     def __call__(self, rows: int) -> tuple[Cost, Cost]:
         """Makes `rows` rows; returns the cost of the generator, FERAnno and encoding in it, and the rest."""
-        config: GenerateConfig = self.plan.config
+        config = self.plan.config
         generation = rest = Cost(0.0, 0.0)
         with TemporaryDirectory() as output:
             settle: list[Stage] = [

@@ -28,6 +28,7 @@ from synfer_ray.errors import InputError
 from synfer_ray.prompts import NEUTRAL_PROMPT
 from synfer_ray.stages.attention_overlay import attention_of, write_overlay
 from synfer_ray.stages.layout_pool import open_layouts
+from synfer_ray.stages.model_stage import model_stage
 from synfer_ray.stages.sample_rows import Row, device_batches, rejection, sample_rows
 from synfer_ray.storage.bundle import FERANNO, bundle_image_size, expert_spec, find_bundle
 from synfer_ray.storage.schema import VOTER
@@ -44,6 +45,7 @@ FLAT = 2.0
 """Standard deviation in grey levels (0..255) below which an image shows nothing."""
 
 
+@model_stage
 class ImageGenerator:
     """A Ray actor: loads the models once, then generates, annotates, checks and encodes shard after shard.
 

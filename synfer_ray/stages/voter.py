@@ -9,11 +9,13 @@ import torch
 from synfer_ray.calibration.experts import Expert, load_expert
 from synfer_ray.config import CalibrateConfig, GenerateConfig
 from synfer_ray.faces.images import BadImage, decode_image, resize_square
+from synfer_ray.stages.model_stage import model_stage
 from synfer_ray.stages.sample_rows import Row, accepted, device_batches, rejection, sample_rows
 from synfer_ray.storage.bundle import FERANNO, bundle_image_size, expert_spec, find_bundle
 from synfer_ray.storage.schema import VOTER
 
 
+@model_stage
 class Voter:
     """A Ray actor that holds experts and asks them in batches of one size: no row depends on its neighbours.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from synfer_ray.config import ArchitectureConfig, FitConfig, TrainingConfig
-from synfer_ray.storage.fingerprint import fingerprint_folder
+from synfer_ray.storage.fingerprint import fingerprint, fingerprint_folder
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from synfer_ray.training.data import label_distributions, read_columns
 from synfer_ray.training.loop import Objective
@@ -184,10 +184,12 @@ def _latents(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":
 
     from synfer_ray.training.data import LatentEncoder, read_faces
 
-    folder = Path(config.runs) / f"latents-{fingerprint_folder(Path(config.bundle) / 'vae')}"
+    faces = sorted((file.name, file.stat().st_size) for file in (Path(config.input) / "data").iterdir())
+    encoders = [fingerprint_folder(Path(config.bundle) / part) for part in ("vae", "tokenizer")]
+    folder = Path(config.runs) / f"latents-{fingerprint([faces, encoders])}"
     if not folder.exists():
-        faces = read_faces(config.input, ["image", "caption", "action_units", "label_probs"])
-        encoded = faces.map_batches(
+        columns_read = ["image", "caption", "action_units", "label_probs"]
+        encoded = read_faces(config.input, columns_read).map_batches(
             LatentEncoder,
             fn_constructor_kwargs={"bundle": config.bundle},
             batch_size=64,
