@@ -27,6 +27,7 @@ JOBS = {
     ),
     "generate": Job("make a labelled synthetic dataset", schemas.GenerateConfig, "pipeline:generate"),
     "calibrate": Job("check and correct the labels of faces", schemas.CalibrateConfig, "calibrate:calibrate"),
+    "evaluate": Job("judge a generated dataset", schemas.EvaluateConfig, "evaluate:evaluate"),
     "fetext": Job(
         "build image-text-AU training data from faces", schemas.FETextConfig, "fetext:build_fetext"
     ),

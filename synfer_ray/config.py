@@ -75,6 +75,7 @@ class TrainingConfig:
     diffusion: FitConfig = field(default_factory=FitConfig)
     au_adapter: FitConfig = field(default_factory=FitConfig)
     au_labeler: FitConfig = field(default_factory=FitConfig)
+    preview: FitConfig = field(default_factory=FitConfig)
     feranno: FitConfig = field(default_factory=FitConfig)
     experts: dict[str, ExpertRecipe] = field(default_factory=dict)
     workers: WorkersConfig = field(default_factory=WorkersConfig)
@@ -95,13 +96,17 @@ class SamplingConfig:
 
 @dataclass
 class GuidanceConfig:
-    """Semantic guidance in the last steps, from the share `start` on; `guide: null` turns it off."""
+    """Semantic guidance in the last steps, from the share `start` on; `guide: null` turns it off.
+
+    With `preview` the guide looks through the bundle's small preview decoder, if it has one.
+    """
 
     guide: str | None = "guide"
     step_size: float = 0.1
     norm: str = "token"
     start: float = 0.75
     words_only: bool = True
+    preview: bool = True
 
 
 @dataclass
@@ -273,10 +278,12 @@ class CalibrateConfig:
 
 @dataclass
 class EvaluateConfig:
-    """Judges a generated dataset by models that had no part in it: a classifier, and MediaPipe for action units."""
+    """Judges a generated dataset by models that had no part in it: a classifier and a face landmarker."""
 
     input: str = MISSING
-    judge: ExpertConfig = field(default_factory=lambda: ExpertConfig(name="judge", kind="onnx", label_order="fer2013"))
+    judge: ExpertConfig = field(
+        default_factory=lambda: ExpertConfig(name="judge", kind="onnx", label_order="fer2013")
+    )
     landmarker_model: str = ""
     image_size: int = 64
     pool: PoolConfig = field(default_factory=PoolConfig)

@@ -42,7 +42,9 @@ def judged_samples(config: EvaluateConfig, shards: list[str]) -> dict[str, np.nd
 
         fs, root = filesystem(config.input)
         columns = ["image", "assigned_label", "label", "action_units"]
-        judged = ray.data.read_parquet([f"{root}/{shard}" for shard in shards], filesystem=fs, columns=columns)
+        judged = ray.data.read_parquet(
+            [f"{root}/{shard}" for shard in shards], filesystem=fs, columns=columns
+        )
         batches = list(
             judged.map_batches(
                 Judge,
@@ -56,7 +58,7 @@ def judged_samples(config: EvaluateConfig, shards: list[str]) -> dict[str, np.nd
 
 
 def measure(samples: dict[str, np.ndarray]) -> dict[str, Any]:
-    """FER accuracy against the assigned and the calibrated label, per expression, and macro F1 of action units."""
+    """FER accuracy against both labels and for each expression, and the macro F1 of the action units."""
     assigned = confusion_matrix(samples["assigned_label"], samples["judged"], len(EXPRESSIONS))
     calibrated = confusion_matrix(samples["label"], samples["judged"], len(EXPRESSIONS))
     recalls = zip(EXPRESSIONS, class_recalls(assigned).tolist())

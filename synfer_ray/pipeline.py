@@ -18,7 +18,13 @@ from synfer_ray.plan import Plan, plan_row
 from synfer_ray.reporting.finish import finish, is_finished
 from synfer_ray.runtime import fit_pools, ray_session, run_shards
 from synfer_ray.stages.layout_pool import open_layouts
-from synfer_ray.storage.bundle import FERANNO, expert_fingerprint, find_bundle, model_fingerprints
+from synfer_ray.storage.bundle import (
+    FERANNO,
+    controlled_action_units,
+    expert_fingerprint,
+    find_bundle,
+    model_fingerprints,
+)
 from synfer_ray.storage.manifest import claim_output
 from synfer_ray.storage.shards import done_indices, remove_orphans
 
@@ -81,7 +87,8 @@ def make_plan(config: GenerateConfig, bundle: Path) -> Plan:
     experts = [*config.voters, *([config.guidance.guide] if config.guidance.guide else [])]
     models = model_fingerprints(bundle, experts, config.experts)
     pool = open_layouts(config.layout, bundle)
-    plan = Plan(config, models, (pool.prefix, len(pool)) if pool else None)
+    layouts = (pool.prefix, len(pool)) if pool else None
+    plan = Plan(config, models, layouts, controlled_action_units(bundle))
     plan_row(plan, 0)  # a wrong expression or attribute shows here
     return plan
 

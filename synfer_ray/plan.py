@@ -4,7 +4,7 @@ Actors, blocks and restarts may come in any number and order; row k stays what i
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from synfer_ray.config import GenerateConfig
 from synfer_ray.errors import InputError
 from synfer_ray.prompts import sample_attributes, write_caption
 from synfer_ray.storage.fingerprint import fingerprint
+from synfer_ray.taxonomy.action_units import ACTION_UNITS as UNITS
 from synfer_ray.taxonomy.au_priors import sample_action_units
 from synfer_ray.taxonomy.compounds import components_of, parse_any_expression
 from synfer_ray.taxonomy.expressions import EXPRESSIONS, parse_expression
@@ -33,11 +34,13 @@ class Plan:
     Attributes:
         models: fingerprints of the diffusion model, its AU adapter and every expert.
         layouts: prefix and number of the faces that layouts are drawn from; None starts from noise.
+        controlled: the action units that the adapter was trained on; all others are left unknown.
     """
 
     config: GenerateConfig
     models: Mapping[str, str | None]
     layouts: tuple[str, int] | None = None
+    controlled: Sequence[str] = UNITS
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -57,7 +60,7 @@ class PlanRow:
 
     Attributes:
         assigned_label: index in EXPRESSIONS; of a compound expression, its dominant part.
-        action_units: [41] intensities in the order of ACTION_UNITS.
+        action_units: [41] intensities in the order of taxonomy.action_units; NaN where not controlled.
         attributes: JSON.
         seed: of the row's noise.
         layout_source: the face that lends its layout, `<pool>-<number>`.
@@ -85,7 +88,9 @@ def plan_row(plan: Plan, index: int) -> PlanRow:
     config = plan.config
     expression = expression_of(config, index)
     compound = None if expression in EXPRESSIONS else expression
+    is_controlled = np.isin(UNITS, plan.controlled)
     action_units = sample_action_units(expression, _rng(config, index, ACTION_UNITS))
+    action_units[~is_controlled] = np.nan
     attributes = sample_attributes(config.attributes, _rng(config, index, ATTRIBUTES))
     return PlanRow(
         sample_id=f"{plan.fingerprint}-{index:08d}",

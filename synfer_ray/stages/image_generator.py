@@ -23,6 +23,7 @@ from synfer_ray.diffusion.components import (
 from synfer_ray.diffusion.guidance import SemanticGuidance
 from synfer_ray.diffusion.layout import ddim_invert, partial_noise
 from synfer_ray.diffusion.noise import initial_noise
+from synfer_ray.diffusion.preview import PreviewDecoder
 from synfer_ray.diffusion.sampling import denoise
 from synfer_ray.errors import InputError
 from synfer_ray.prompts import NEUTRAL_PROMPT
@@ -30,7 +31,7 @@ from synfer_ray.stages.attention_overlay import attention_of, write_overlay
 from synfer_ray.stages.layout_pool import open_layouts
 from synfer_ray.stages.model_stage import model_stage
 from synfer_ray.stages.sample_rows import Row, device_batches, rejection, sample_rows
-from synfer_ray.storage.bundle import FERANNO, bundle_image_size, expert_spec, find_bundle
+from synfer_ray.storage.bundle import FERANNO, PREVIEW, bundle_image_size, expert_spec, find_bundle
 from synfer_ray.storage.schema import VOTER
 from synfer_ray.storage.weights import load_model
 from synfer_ray.taxonomy.compounds import components_of
@@ -158,7 +159,16 @@ def load_guidance(config: GenerateConfig, bundle: Path, components: Components) 
             f"guide {settings.guide!r} is of kind {spec.kind}: only a bundle classifier has gradients"
         )
     guide = load_model(FERClassifier, spec.path).to(components.device, components.dtype).requires_grad_(False)
-    return SemanticGuidance(guide, settings.step_size, settings.norm, settings.start)
+    preview = load_preview(bundle, components) if settings.preview else None
+    return SemanticGuidance(guide, settings.step_size, settings.norm, settings.start, preview)
+
+
+def load_preview(bundle: Path, components: Components) -> PreviewDecoder | None:
+    """Loads the bundle's preview decoder; None if it has none."""
+    if not (bundle / PREVIEW).is_dir():
+        return None
+    preview = load_model(PreviewDecoder, bundle / PREVIEW)
+    return preview.to(components.device, components.dtype).requires_grad_(False)
 
 
 def expression_targets(rows: Sequence[Row]) -> Tensor:

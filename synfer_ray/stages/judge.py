@@ -14,7 +14,7 @@ Columns = dict[str, Any]
 
 
 class Judge:
-    """A Ray actor: adds the judge's choice and the action units that the landmarker finds to columns of samples.
+    """A Ray actor: what the classifier says of each sample, and which action units the landmarker finds.
 
     Raises:
         InputError: a model is missing, damaged or described wrongly.
@@ -26,7 +26,7 @@ class Judge:
         self.image_size = config.image_size
 
     def __call__(self, batch: Columns) -> Columns:
-        """Returns `assigned_label`, `label`, `judged` [B], and `requested` and `found` action units [B, 41]."""
+        """Returns the columns `assigned_label`, `label`, `judged`; `requested` and `found` action units."""
         images = [resize_square(decode_image(image["bytes"]), self.image_size) for image in batch["image"]]
         pixels = np.stack([np.asarray(image, np.float32).transpose(2, 0, 1) for image in images]) / 127.5 - 1
         unknown = np.full(len(ACTION_UNITS), np.nan, np.float32)

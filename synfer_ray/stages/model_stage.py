@@ -30,5 +30,5 @@ def model_stage(stage: Stage) -> Stage:
             raise self.refusal
         return work(self, table)
 
-    stage.__init__, stage.__call__ = __init__, __call__  # type: ignore[misc]
+    stage.__init__, stage.__call__ = __init__, __call__  # type: ignore[method-assign, misc]
     return stage

@@ -1,6 +1,7 @@
 """The last stage: one block of settled rows becomes one committed shard."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -40,4 +41,6 @@ class ShardWriter:
         return pa.table({"rows": [len(accepted)], "rejects": [len(rejected)]})
 
     def _reject(self, row: Row) -> Row:
-        return row | {"row": json.dumps({name: row[name] for name in PLANNED})}
+        plan = {name: row[name] for name in PLANNED}
+        plan["action_units"] = [None if math.isnan(value) else value for value in row["action_units"]]
+        return row | {"row": json.dumps(plan, allow_nan=False)}

@@ -9,9 +9,11 @@ from pathlib import Path
 from synfer_ray.config import ExpertConfig
 from synfer_ray.errors import InputError
 from synfer_ray.storage.fingerprint import DIGITS, fingerprint, fingerprint_folder
+from synfer_ray.taxonomy.action_units import ACTION_UNITS
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "bundles"
 DIFFUSION_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+PREVIEW = "preview"
 FERANNO = "feranno"
 """The voter that reads the diffusion model's own features; every other one is an expert classifier."""
 
@@ -53,18 +55,26 @@ def bundle_image_size(bundle: Path) -> int:
     return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
 
 
+def controlled_action_units(bundle: Path) -> tuple[str, ...]:
+    """Returns the action units that the bundle's AU adapter was trained on; all without an adapter."""
+    config = bundle / "au_adapter" / "config.json"
+    return tuple(json.loads(config.read_text())["supported"]) if config.is_file() else ACTION_UNITS
+
+
 def model_fingerprints(
     bundle: Path, experts: Sequence[str], specs: Mapping[str, ExpertConfig]
 ) -> dict[str, str | None]:
-    """Returns the fingerprints of the diffusion model, its AU adapter (None without) and the named experts.
+    """Returns the fingerprints of the diffusion model, adapter, preview decoder and the named experts.
+
+    A bundle may lack the adapter and the preview decoder: None.
 
     Raises:
         InputError: a part is missing.
     """
-    adapter = bundle / "au_adapter"
+    optional = {"adapter": bundle / "au_adapter", "preview": bundle / PREVIEW}
     return {
         "model": fingerprint({part: _fingerprint(bundle / part) for part in DIFFUSION_PARTS}),
-        "adapter": _fingerprint(adapter) if adapter.is_dir() else None,
+        **{name: _fingerprint(part) if part.is_dir() else None for name, part in optional.items()},
         **{name: expert_fingerprint(name, bundle, specs) for name in experts},
     }
 

@@ -45,10 +45,11 @@ class AutoencoderObjective(Objective):
         images = from_uint8(torch.from_numpy(held_out["image"][:512]).to(device))
         latents = self.vae.encode(images).latent_dist.mean
         self.latent_mean, self.latent_std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-        return {"latent_std_min": self.latent_std.min().item(), "latent_std_max": self.latent_std.max().item()}
+        smallest, largest = self.latent_std.aminmax()
+        return {"latent_std_min": smallest.item(), "latent_std_max": largest.item()}
 
     def export(self, folder: Path) -> None:
-        """Writes `vae/` of a diffusers pipeline, in half precision, with latents of zero mean and unit variance."""
+        """Writes `vae/` of a diffusers pipeline, in half precision, its latents normalised."""
         normalize_latents(self.vae, self.latent_mean, self.latent_std)
         self.vae.register_to_config(scaling_factor=1.0)
         self.vae.half().save_pretrained(folder)
@@ -58,7 +59,7 @@ class AutoencoderObjective(Objective):
 def normalize_latents(vae: "AutoencoderKL", mean: Tensor, std: Tensor) -> None:
     """Moves every latent channel to zero mean and unit variance; reconstructions stay the same.
 
-    One scaling factor for all (Rombach et al. 2022, Sec. G) would let the strongest channel rule the denoising loss.
+    One scaling factor for all (Rombach et al. 2022, Sec. G) would let the strongest channel rule the loss.
     The change is folded into the 1x1 convolutions around the latent.
 
     Args:

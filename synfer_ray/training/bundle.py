@@ -16,6 +16,7 @@ PARTS = {
     "autoencoder": parts.train_autoencoder,
     "diffusion": parts.train_diffusion,
     "au_adapter": parts.train_au_adapter,
+    "preview": parts.train_preview,
     "feranno": parts.train_feranno,
     "experts": parts.train_experts,
     "au_labeler": parts.train_au_labeler,

@@ -63,6 +63,13 @@ def train_au_labeler(config: TrainingConfig) -> None:
     _export(objective, Path(config.bundle) / "au_labeler")
 
 
+def train_preview(config: TrainingConfig) -> None:
+    """Trains `preview/`, the tiny decoder that semantic guidance looks through."""
+    build = partial(build_preview, config.bundle)
+    objective, _ = _train(config, "preview", build, _latents(config, ["latents"]), config.preview)
+    _export(objective, Path(config.bundle) / "preview")
+
+
 def train_feranno(config: TrainingConfig) -> None:
     """Trains `feranno/` on the frozen U-Net's features at the least noise."""
     rows = _latents(config, ["latents", "label_probs"])
@@ -136,6 +143,15 @@ def build_au_labeler(supported: list[str]) -> Objective:
     from synfer_ray.training.experts import ActionUnitObjective
 
     return ActionUnitObjective(ActionUnitNet(supported=supported))
+
+
+def build_preview(bundle: str) -> Objective:
+    """An untrained preview decoder for the bundle's autoencoder."""
+    from diffusers import AutoencoderKL
+
+    from synfer_ray.training.preview import PreviewObjective
+
+    return PreviewObjective(AutoencoderKL.from_pretrained(Path(bundle) / "vae").float())
 
 
 def build_feranno(bundle: str, class_share: np.ndarray) -> Objective:

@@ -73,6 +73,9 @@ def tiny_training(fetext: str, folder, **changes) -> TrainingConfig:
         "runs": str(folder / "runs"),
         "architecture": architecture,
         "experts": {"plain": ExpertRecipe("plain", fit)},
-        **{part: fit for part in ("autoencoder", "diffusion", "au_adapter", "au_labeler", "feranno")},
+        **{
+            part: fit
+            for part in ("autoencoder", "diffusion", "au_adapter", "preview", "au_labeler", "feranno")
+        },
     }
     return TrainingConfig(**{**settings, **changes})

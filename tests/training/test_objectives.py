@@ -18,7 +18,13 @@ from synfer_ray.training.loop import fit
 from tests.tiny import tiny_components
 
 FIT = FitConfig(
-    steps=6, batch_size=4, report_every=6, checkpoint_every=6, validation_rows=4, warmup_steps=1, learning_rate=1e-3
+    steps=6,
+    batch_size=4,
+    report_every=6,
+    checkpoint_every=6,
+    validation_rows=4,
+    warmup_steps=1,
+    learning_rate=1e-3,
 )
 
 
