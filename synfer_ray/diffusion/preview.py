@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class PreviewDecoder(nn.Module):
     """Latents [B, C, h, w] as the U-Net sees them -> images [B, 3, h * factor, w * factor] in about [-1, 1].
 
-    Semantic guidance looks through it. All convolutions run on the latent's grid, and the last one writes each
+    Semantic guidance looks through it. All convolutions run on the latent's grid; the last one writes each
     cell's block of pixels. It is trained to repeat the autoencoder's own decoder.
 
     Args:

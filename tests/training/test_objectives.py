@@ -15,6 +15,7 @@ from synfer_ray.training.diffusion import DiffusionObjective, denoising_loss
 from synfer_ray.training.experts import ActionUnitObjective, ExpressionObjective
 from synfer_ray.training.feranno import FERAnnoObjective
 from synfer_ray.training.loop import fit
+from synfer_ray.training.preview import PreviewObjective
 from tests.tiny import tiny_components
 
 FIT = FitConfig(
@@ -114,6 +115,20 @@ def test_lora_changes_the_exported_unet_and_leaves_it_a_plain_one(tmp_path):
     assert snapshot(exported).shape == before.shape
     assert not torch.allclose(snapshot(exported), before, atol=1e-3)
     DDIMScheduler.from_pretrained(tmp_path / "model" / "scheduler")
+
+
+def test_the_preview_comes_closer_to_the_autoencoders_images(tmp_path):
+    parts = tiny_components()
+    objective, before = PreviewObjective(parts.vae), snapshot(parts.vae)
+    losses: list[float] = []
+    config = FitConfig(
+        steps=40, batch_size=8, report_every=10, checkpoint_every=40, validation_rows=0, warmup_steps=1
+    )
+    fit(
+        objective, {"latents": rows()["latents"]}, config, tmp_path, lambda new, _: losses.append(new["loss"])
+    )
+    assert losses[-1] < 0.8 * losses[0]
+    assert torch.equal(before, snapshot(parts.vae))
 
 
 def test_feranno_learns_its_head_only(tmp_path):
