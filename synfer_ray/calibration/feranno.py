@@ -164,7 +164,7 @@ class Annotator:
             steps = torch.full((len(latents),), self.timestep)
             latents = self.components.scheduler.add_noise(latents, noise, steps)
         context = self.context.expand(len(latents), -1, -1)
-        with full_scale(self.components):
+        with no_action_units(self.components):
             return extract_features(self.components.unet, latents, self.timestep, context, self.tokens)
 
 
@@ -175,12 +175,12 @@ def neutral_context(components: "Components") -> Tensor:
 
 
 @contextmanager
-def full_scale(components: "Components") -> Iterator[None]:
-    """Sets the AU branch to its trained strength, so that generation settings do not move the calibrator."""
+def no_action_units(components: "Components") -> Iterator[None]:
+    """Turns the AU branch off: the calibrator reads the diffusion model itself, with or without an adapter."""
     if components.adapter is None:
         yield
         return
-    scale, components.adapter.scale = components.adapter.scale, 1.0
+    scale, components.adapter.scale = components.adapter.scale, 0.0
     try:
         yield
     finally:

@@ -30,6 +30,8 @@ class FERAnnoObjective(Objective):
     def __init__(self, components: "Components", class_share: np.ndarray):
         super().__init__()
         self.unet = components.unet.requires_grad_(False)
+        if components.adapter:
+            components.adapter.scale = 0.0  # the Annotator too reads the model without its AU branch
         self.tokens = prompt_tokens(components, NEUTRAL_PROMPT)
         self.register_buffer("context", neutral_context(components), persistent=False)
         self.register_buffer("weight", class_weight(class_share), persistent=False)

@@ -8,6 +8,7 @@ from synfer_ray.calibration.feranno import (
     FERAnno,
     load_annotator,
     neutral_context,
+    no_action_units,
     prompt_tokens,
 )
 from synfer_ray.diffusion.components import Components, encode_image, encode_prompt
@@ -144,6 +145,12 @@ def test_the_scale_of_generation_does_not_move_the_answer(scale: float) -> None:
     assert parts.adapter.scale == scale
 
 
+def test_an_adapter_does_not_move_the_answer() -> None:
+    plain, adapted = tiny_components(adapter=False), tiny_components()
+    for side, grid in annotator(adapted).features(latents()).features.items():
+        assert torch.equal(grid, annotator(plain).features(latents()).features[side])
+
+
 @torch.no_grad()
 def test_condition_is_the_neutral_prompt_and_null_action_units(components) -> None:
     text, rest = neutral_context(components).split([12, 4], dim=1)
@@ -164,9 +171,10 @@ def test_image_path_and_latent_path_agree(components) -> None:
 
 def test_latents_enter_without_noise_at_timestep_one(components) -> None:
     calibrator = annotator(components)
-    expected = extract_features(
-        components.unet, latents(), 1, neutral_context(components).expand(2, -1, -1), slice(1, 7)
-    )
+    with no_action_units(components):
+        expected = extract_features(
+            components.unet, latents(), 1, neutral_context(components).expand(2, -1, -1), slice(1, 7)
+        )
     for side, grid in calibrator.features(latents()).features.items():
         assert torch.equal(grid, expected.features[side])
 
