@@ -6,7 +6,6 @@ The same command again continues. Without MediaPipe: `au_labeler=none align=fals
 """
 
 from synfer_ray.cli import run_job
-
 from synfer_ray.config import FETextConfig
 from synfer_ray.fetext import build_fetext
 

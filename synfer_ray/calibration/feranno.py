@@ -176,7 +176,7 @@ def neutral_context(components: "Components") -> Tensor:
 
 @contextmanager
 def no_action_units(components: "Components") -> Iterator[None]:
-    """Turns the AU branch off: the calibrator reads the diffusion model itself, with or without an adapter."""
+    """Turns the AU branch off: the calibrator reads the model itself, with or without an adapter."""
     if components.adapter is None:
         yield
         return

@@ -9,6 +9,8 @@ import numpy as np
 from synfer_ray.storage.shards import Commit
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
 
+FEWEST_COMMITS = 5
+
 
 def label_matrix(commits: Sequence[Commit]) -> np.ndarray:
     """Returns the number of rows [7, 7] by assigned (rows) and calibrated (columns) expression."""
@@ -31,13 +33,13 @@ class Throughput:
 
 
 def throughput(commits: Sequence[Commit]) -> Throughput | None:
-    """Measures the rate between commits, over all actors; None if fewer than two moments were recorded.
+    """Measures the rate between commits, over all actors; None for fewer than `FEWEST_COMMITS`.
 
     A gap of more than ten times the median gap counts as a pause between two runs, and is left out.
     """
     moments = sorted((datetime.fromisoformat(commit.committed_at).timestamp(), commit) for commit in commits)
     gaps = np.diff([moment for moment, _ in moments])
-    if not np.any(gaps > 0):
+    if len(commits) < FEWEST_COMMITS or not np.any(gaps > 0):
         return None
     gaps[gaps > 10 * np.median(gaps[gaps > 0])] = 0
     elapsed = np.concatenate([[0], np.cumsum(gaps)])

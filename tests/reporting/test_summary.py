@@ -31,9 +31,9 @@ def test_the_matrix_counts_assigned_against_calibrated(tmp_path):
 
 
 def test_the_rate_is_rows_after_the_first_commit_over_the_time_between(commit):
-    pace = throughput(at(commit, 0, 4, 2))
-    assert pace.rows_per_second == pytest.approx(20 / 4)
-    assert pace.timeline == [(0, 10), (2, 20), (4, 30)]
+    pace = throughput(at(commit, 0, 4, 2, 8, 6))
+    assert pace.rows_per_second == pytest.approx(40 / 8)
+    assert pace.timeline == [(0, 10), (2, 20), (4, 30), (6, 40), (8, 50)]
 
 
 def test_a_pause_between_two_runs_does_not_count(commit):
@@ -41,6 +41,6 @@ def test_a_pause_between_two_runs_does_not_count(commit):
     assert throughput(at(commit, *seconds)).active_seconds == pytest.approx(8)
 
 
-@pytest.mark.parametrize("seconds", [[], [5], [5, 5]])
-def test_one_moment_gives_no_rate(commit, seconds):
+@pytest.mark.parametrize("seconds", [[], [5], [5] * 6, [0, 1, 2, 3]])
+def test_one_moment_or_a_few_give_no_rate(commit, seconds):
     assert throughput(at(commit, *seconds)) is None
