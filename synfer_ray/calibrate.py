@@ -74,7 +74,7 @@ def run(config: CalibrateConfig, source: "FaceSource", spans: list[tuple[int, in
         from synfer_ray.stages.voter import Voter
 
         reader = FaceReader(source, "input", label_names(config, source))
-        light, (voters,) = fit_pools([config.voter_pool])
+        light, (voters,) = fit_pools([config.voter_pool], len(spans))
         dataset = (
             ray.data.from_arrow([pa.table({"first": [first], "last": [last]}) for first, last in spans])
             .map_batches(reader, **light)

@@ -68,9 +68,9 @@ def run(plan: Plan, indices: Sequence[int]) -> None:
         from synfer_ray.stages.voter import Voter
 
         config = plan.config
-        experts = [name for name in config.voters if name != FERANNO]  # which the generator asks
-        light, (generators, voters) = fit_pools([config.generator_pool, config.voter_pool])
+        experts = [name for name in config.voters if name != FERANNO]  # FERAnno votes in the generator
         shards = [pa.table({"index": shard}) for shard in shards_of(indices, config.shard_rows)]
+        light, (generators, voters) = fit_pools([config.generator_pool, config.voter_pool], len(shards))
         dataset = (
             ray.data.from_arrow(shards)
             .map_batches(Planner(plan), **light)

@@ -65,13 +65,18 @@ def plain_error(error: Exception) -> Exception:
     return InputError(found[1]) if found else error
 
 
-def fit_pools(pools: Sequence[PoolConfig]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns the keywords of `map_batches` for a stage without a model, and for one in each of the pools."""
+def fit_pools(
+    pools: Sequence[PoolConfig], shards: int | None = None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Returns the keywords of `map_batches` for a stage without a model, and for one in each of the pools.
+
+    No pool gets more actors than there are `shards`: the others would load their models for nothing.
+    """
     import ray
     from ray.data import ActorPoolStrategy
 
     resources = ray.cluster_resources()
-    light, pools = share_cpus(pools, resources.get("CPU", 0), resources.get("GPU", 0))
+    light, pools = share_cpus(pools, resources.get("CPU", 0), resources.get("GPU", 0), shards)
     strategies = [
         ActorPoolStrategy(min_size=pool.min_actors, max_size=pool.max_actors, initial_size=pool.min_actors)
         for pool in pools
@@ -82,7 +87,9 @@ def fit_pools(pools: Sequence[PoolConfig]) -> tuple[dict[str, Any], list[dict[st
     ]
 
 
-def share_cpus(pools: Sequence[PoolConfig], cpus: float, gpus: float) -> tuple[float, list[PoolConfig]]:
+def share_cpus(
+    pools: Sequence[PoolConfig], cpus: float, gpus: float, shards: int | None = None
+) -> tuple[float, list[PoolConfig]]:
     """Gives open pools a size, and shrinks all CPU shares until every stage finds room at once.
 
     Without this a pool of actors could take the last CPU, and the stages around it would wait for ever.
@@ -90,7 +97,7 @@ def share_cpus(pools: Sequence[PoolConfig], cpus: float, gpus: float) -> tuple[f
     Returns:
         the share of a CPU for a stage without a model, and the pools.
     """
-    sized = [_sized(pool, cpus, gpus) for pool in pools]
+    sized = [_sized(pool, cpus, gpus, shards) for pool in pools]
     wanted = LIGHT_CPUS + sum((pool.min_actors or 0) * pool.num_cpus for pool in sized)
     scale = min(1.0, cpus / wanted) if cpus else 1.0
     return _share(LIGHT_CPUS * scale), [
@@ -111,10 +118,13 @@ def run_shards(dataset: "Dataset", images: int) -> None:
             print(f"{done}/{images} images, {done / (now - started):.2f}/s, {rejects} rejected", flush=True)
 
 
-def _sized(pool: PoolConfig, cpus: float, gpus: float) -> PoolConfig:
+def _sized(pool: PoolConfig, cpus: float, gpus: float, shards: int | None) -> PoolConfig:
     room = gpus / pool.num_gpus if pool.num_gpus else cpus / pool.num_cpus
     smallest = pool.min_actors or (1 if pool.max_actors else max(1, int(room)))
-    return replace(pool, min_actors=smallest, max_actors=max(smallest, pool.max_actors or 0))
+    largest = max(smallest, pool.max_actors or 0)
+    return replace(
+        pool, min_actors=min(smallest, shards or smallest), max_actors=min(largest, shards or largest)
+    )
 
 
 def _share(cpus: float) -> float:

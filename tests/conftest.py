@@ -1,3 +1,4 @@
+import logging
 import os
 from pathlib import Path
 
@@ -16,6 +17,16 @@ def fer2013() -> Path:
 def third_party_models() -> Path:
     """The folder of third-party ONNX and MediaPipe models, which the project does not ship."""
     return _optional(SHARED / "models")
+
+
+@pytest.fixture(scope="session")
+def two_cpus():
+    """A local Ray with two CPUs, as on the smallest machine that a job is meant for."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield
+    ray.shutdown()
 
 
 def _optional(folder: Path) -> Path:

@@ -4,7 +4,6 @@ from pathlib import Path
 import datasets
 import pyarrow.parquet as pq
 import pytest
-import ray
 import torch
 from PIL import Image
 
@@ -18,12 +17,7 @@ from synfer_ray.storage.verify import verify
 from synfer_ray.storage.weights import save_model
 from tests.faces.pictures import picture, png
 
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray():
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("two_cpus")
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,11 @@ def test_a_pool_with_a_maximum_grows_from_its_minimum():
     assert (generators.min_actors, generators.max_actors) == (1, 100)
 
 
+def test_no_pool_has_more_actors_than_there_are_shards():
+    _, pools = share_cpus([PoolConfig(), PoolConfig(min_actors=3, max_actors=9)], cpus=8, gpus=0, shards=2)
+    assert [(pool.min_actors, pool.max_actors) for pool in pools] == [(2, 2), (2, 2)]
+
+
 def test_a_cluster_that_starts_without_cpus_keeps_the_settings():
     light, (generators,) = share_cpus([PoolConfig(min_actors=4)], cpus=0, gpus=0)
     assert (light, generators.num_cpus) == (0.25, 1.0)

@@ -4,20 +4,11 @@ import json
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
-import ray
 from PIL import Image
 
 from synfer_ray.config import ArchitectureConfig, ExpertRecipe, FitConfig, TrainingConfig
 from synfer_ray.storage.schema import fetext_schema
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
-
-
-@pytest.fixture(scope="module")
-def local_ray():
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    yield
-    ray.shutdown()
 
 
 def png(pixels: np.ndarray) -> bytes:

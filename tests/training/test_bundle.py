@@ -7,7 +7,7 @@ from synfer_ray.errors import InputError
 from synfer_ray.training.bundle import PARTS, train_bundle, train_part
 from tests.training.conftest import tiny_training, write_fetext
 
-pytestmark = pytest.mark.usefixtures("local_ray")
+pytestmark = pytest.mark.usefixtures("two_cpus")
 
 
 def test_a_part_is_trained_on_ray_train_and_then_left_alone(tmp_path, capsys):
