@@ -17,7 +17,7 @@ tags: [facial-expression, action-units, synthetic-data, synfer]
 
 A text-to-face model for synthetic facial-expression data, in the plain diffusers layout
 (`StableDiffusionPipeline.from_pretrained` loads it), with the parts synfer-ray adds: `au_adapter/`,
-`feranno/`, `experts/`, `au_labeler/` and `layouts/` (latents of synthetic faces to start from).
+`preview/`, `feranno/`, `experts/`, `au_labeler/` and `layouts/` (latents of synthetic faces to start from).
 
 - Images: {size} x {size}; latents {channels} x {latent} x {latent}.
 - `unet/` has {parameters:.1f} million parameters.
