@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 from synfer_ray.config import FETextConfig
 from synfer_ray.errors import InputError, choose
+from synfer_ray.faces.alignment import CROPS
 from synfer_ray.faces.duplicates import Duplicate, FaceHash, find_duplicates
+from synfer_ray.faces.preparation import MANY_FACES, NO_FACE
 from synfer_ray.faces.sources import Columns, open_source
 from synfer_ray.reporting.card import write_card
 from synfer_ray.reporting.fetext_summary import write_fetext_summary
 from synfer_ray.runtime import fit_pools, ray_session, run_shards
 from synfer_ray.stages.face_filter import FaceFilter, hash_faces
 from synfer_ray.stages.face_source import FaceReader, label_names
-from synfer_ray.storage.bundle import find_bundle
-from synfer_ray.storage.fingerprint import fingerprint_folder
+from synfer_ray.storage.bundle import find_bundle, fingerprint_path
+from synfer_ray.storage.lease import hold_lease
 from synfer_ray.storage.manifest import claim_output, write_manifest
 from synfer_ray.storage.shards import read_commits, remove_orphans
+from synfer_ray.storage.verify import discard_damaged
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -36,7 +39,7 @@ Span = tuple[int, int]
 """The first and the last row of a shard."""
 
 
-def build_fetext(config: FETextConfig) -> None:
+def build_fetext(config: FETextConfig, repair: bool = False) -> None:
     """Builds `config.output`, or what is missing of it.
 
     Raises:
@@ -49,22 +52,24 @@ def build_fetext(config: FETextConfig) -> None:
     votes = label_names(config.vote_order) if config.vote_column else ()
     reader = FaceReader(source, config.source, label_names(config.label_order, source), votes)
     settings = {key: value for key, value in asdict(config).items() if key not in UNDECIDING}
-    models = {"au_labeler": fingerprint_folder(labeler) if labeler else None}
+    models = {"au_labeler": fingerprint_path(labeler) if labeler else None}
     plan: dict[str, Any] = settings | {"models": models, "input_rows": len(source)}
-    claim_output(config.output, plan, config=asdict(config), planned_rows=len(source))
-
-    spans = [
-        (first, min(first + config.shard_rows, len(source)) - 1)
-        for first in range(0, len(source), config.shard_rows)
-    ]
-    done = {commit.first for commit in read_commits(config.output)}
-    remove_orphans(config.output)
-    if missing := [span for span in spans if span[0] not in done]:
-        with ray_session():
-            duplicates = find_duplicates(face_hashes(spans, reader, config))
-            dataset = fetext_dataset(missing, reader, duplicates, labeler, config)
-            run_shards(dataset, sum(last - first + 1 for first, last in missing))
-    finish(config)
+    starts = range(0, len(source), config.shard_rows)
+    spans = [(first, min(first + config.shard_rows, len(source)) - 1) for first in starts]
+    with hold_lease(config.output):
+        claim_output(config.output, plan, config=asdict(config), planned_rows=len(source), job="fetext")
+        if repair:
+            discard_damaged(config.output)
+        commits = read_commits(config.output)
+        done = {commit.first for commit in commits}
+        remove_orphans(config.output, commits)
+        if missing := [span for span in spans if span[0] not in done]:
+            with ray_session():
+                duplicates = find_duplicates(face_hashes(spans, reader, config))
+                dataset = fetext_dataset(missing, reader, duplicates, labeler, config)
+                to_do = sum(last - first + 1 for first, last in missing)
+                run_shards(dataset, to_do, config.output, len(source) - to_do)
+        finish(config)
 
 
 def face_hashes(spans: list[Span], reader: FaceReader, config: FETextConfig) -> list[FaceHash]:
@@ -97,7 +102,7 @@ def fetext_dataset(
         .map_batches(FaceAligner, fn_constructor_args=(config,), **aligners)
     )
     for pool in labelers:
-        dataset = dataset.map_batches(ActionUnitLabeler, fn_constructor_args=(str(labeler),), **pool)
+        dataset = dataset.map_batches(ActionUnitLabeler, fn_constructor_args=(config, str(labeler)), **pool)
     return dataset.map_batches(Captioner(config.seed), **light).map_batches(
         FaceWriter(config.output, config.source, config.license), **light
     )
@@ -128,22 +133,32 @@ def finish(config: FETextConfig) -> None:
 
 
 def check(config: FETextConfig) -> Path | None:
-    """Refuses settings that contradict each other; returns the bundle's labeller if it is asked for.
+    """Refuses settings that contradict each other; returns the network that labels action units, if any.
 
     Raises:
         InputError: naming the setting that is missing or wrong.
     """
-    choose(config.au_labeler, ("mediapipe", "bundle", "none"), "au_labeler")
+    choose(config.au_labeler, ("mediapipe", "bundle", "open_graph_au", "none"), "au_labeler")
+    choose(config.ambiguous_units, ("keep", "unknown"), "ambiguous_units")
+    choose(config.crop, CROPS, "crop")
+    choose(config.no_face, NO_FACE, "no_face policy")
+    choose(config.many_faces, MANY_FACES, "many_faces policy")
     if config.shard_rows < 1:
         raise InputError(f"shard_rows={config.shard_rows}; at least 1 is needed")
     if not config.landmarker_model and (config.au_labeler == "mediapipe" or config.align):
         raise InputError(
             "au_labeler=mediapipe and align=true need landmarker_model=FILE.task; "
-            "without it choose align=false and au_labeler=bundle or none"
+            "without it choose align=false and au_labeler=bundle, open_graph_au or none"
         )
     for path in (config.landmarker_model, "" if config.upscaler == "lanczos" else config.upscaler):
         if path and not Path(path).is_file():
             raise InputError(f"missing model file: {path}")
+    if config.au_labeler == "open_graph_au":
+        if not Path(config.au_checkpoint).is_file():
+            raise InputError(
+                f"au_labeler=open_graph_au needs au_checkpoint, a released file: none at {config.au_checkpoint!r}"
+            )
+        return Path(config.au_checkpoint)
     if config.au_labeler != "bundle":
         return None
     folder = find_bundle(config.bundle) / "au_labeler"

@@ -8,16 +8,20 @@ What is committed is never made again: the same command continues, or finds noth
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from synfer_ray.calibration.vote import ON_MISMATCH, check_roles
 from synfer_ray.config import DTYPES, IMAGE_FORMATS, GenerateConfig
-from synfer_ray.errors import InputError, choose
+from synfer_ray.errors import PARTIAL, InputError, RunFailed, choose
 from synfer_ray.plan import Plan, plan_row
-from synfer_ray.reporting.finish import finish, is_finished
+from synfer_ray.reporting.finish import finish, finished_manifest
+from synfer_ray.reporting.pace import describe_counts
+from synfer_ray.rounds import is_enough, lacking, rows_to_plan
 from synfer_ray.runtime import fit_pools, ray_session, run_shards
+from synfer_ray.stages.attempts import clear_attempts
 from synfer_ray.stages.layout_pool import open_layouts
+from synfer_ray.stall import Stalled
 from synfer_ray.storage.bundle import (
     FERANNO,
     controlled_action_units,
@@ -25,37 +29,74 @@ from synfer_ray.storage.bundle import (
     find_bundle,
     model_fingerprints,
 )
-from synfer_ray.storage.manifest import claim_output
-from synfer_ray.storage.shards import done_indices, remove_orphans
+from synfer_ray.storage.lease import hold_lease
+from synfer_ray.storage.local_copy import pin
+from synfer_ray.storage.manifest import check_plan, claim_output, read_manifest
+from synfer_ray.storage.shards import read_commits, remove_orphans
+from synfer_ray.storage.verify import discard_damaged
 
 
-def generate(config: GenerateConfig) -> None:
-    """Generates `config.num_images` images into `config.output`, or what is missing of them.
+def generate(config: GenerateConfig, generator: type | None = None, repair: bool = False) -> None:
+    """Generates the planned images into `config.output`, or what is missing of them.
+
+    Args:
+        generator: a stage that stands in for `ImageGenerator`, as in the benchmark's simulation.
+        repair: reads every file, and makes damaged shards again.
 
     Raises:
-        InputError: settings contradict each other, a model is missing, or the output belongs to another plan.
+        InputError: settings contradict each other, a model is missing, the output belongs to another plan, or
+            another driver writes to it.
+        RunFailed: no row was accepted, or too few of an expression within `max_images`.
     """
     bundle = find_bundle(config.bundle)
     check(config, bundle)
     plan = make_plan(config, bundle)
-    done = done_indices(config.output)
-    if max(done, default=-1) >= config.num_images:
-        raise InputError(
-            f"{config.output} holds {len(done)} images already: num_images={config.num_images} is fewer"
+    manifest = None if repair else finished_manifest(config.output, plan.fingerprint)
+    if manifest and is_enough(config, manifest):
+        print(f"nothing to do: {config.output} holds all {manifest.planned_rows} images")
+    else:
+        with hold_lease(config.output):
+            settle(plan, generator, repair)
+            finish(config.output)
+            clear_attempts(config.output)
+        manifest = read_manifest(config.output)
+    if lack := lacking(config, manifest.labels):
+        raise RunFailed(
+            f"{config.output} has too few images{describe_counts(lack)}: max_images is reached", PARTIAL
         )
-    claim_output(config.output, plan.inputs, config=asdict(config), planned_rows=config.num_images)
-    remaining = [index for index in range(config.num_images) if index not in done]
-    if not remaining and is_finished(config.output):
-        print(f"nothing to do: {config.output} holds all {config.num_images} images")
-        return
-    remove_orphans(config.output)
-    if remaining:
-        run(plan, remaining)
-    finish(config.output)
 
 
-def run(plan: Plan, indices: Sequence[int]) -> None:
-    """Streams the planned rows through the stages; every shard is committed as soon as it is settled."""
+def settle(plan: Plan, generator: type | None = None, repair: bool = False) -> None:
+    """Runs what is missing, round after round, until every planned row is written or rejected."""
+    config = plan.config
+    if repair:
+        check_plan(config.output, plan.inputs, asdict(config))
+        discard_damaged(config.output)
+    while True:
+        commits = read_commits(config.output)
+        done = {index for commit in commits for index in commit.settled}
+        planned = rows_to_plan(config, commits)
+        if max(done, default=-1) >= planned:
+            raise InputError(
+                f"{config.output} holds {len(done)} images already: num_images={planned} is fewer"
+            )
+        claim_output(config.output, plan.inputs, config=asdict(config), planned_rows=planned)
+        remove_orphans(config.output, commits)
+        remaining = [index for index in range(planned) if index not in done]
+        if not remaining:
+            return
+        try:
+            run(plan, remaining, generator, settled=len(done))
+        except Stalled as stalled:
+            print(f"{stalled}: starting again with what is missing", flush=True)
+
+
+def run(plan: Plan, indices: Sequence[int], generator: type | None = None, settled: int = 0) -> None:
+    """Streams the planned rows through the stages; every shard is committed as soon as it is settled.
+
+    Args:
+        settled: how many rows earlier runs settled.
+    """
     import pyarrow as pa
 
     with ray_session():
@@ -64,6 +105,7 @@ def run(plan: Plan, indices: Sequence[int]) -> None:
         from synfer_ray.stages.calibrator import Calibrator
         from synfer_ray.stages.image_generator import ImageGenerator
         from synfer_ray.stages.planner import Planner
+        from synfer_ray.stages.sample_rows import GENERATE, VOTE
         from synfer_ray.stages.shard_writer import ShardWriter
         from synfer_ray.stages.voter import Voter
 
@@ -74,12 +116,13 @@ def run(plan: Plan, indices: Sequence[int]) -> None:
         dataset = (
             ray.data.from_arrow(shards)
             .map_batches(Planner(plan), **light)
-            .map_batches(ImageGenerator, fn_constructor_args=(config,), **generators)
+            .map_batches(generator or ImageGenerator, fn_constructor_args=(config,), **generators)
             .map_batches(Voter, fn_constructor_args=(config, experts), **voters)
             .map_batches(Calibrator(config.voters, config.vote), **light)
             .map_batches(ShardWriter(config.output, config.voters), **light)
         )
-        run_shards(dataset, len(indices))
+        actors = {GENERATE: generators["compute"].max_size, VOTE: voters["compute"].max_size}
+        run_shards(dataset, len(indices), config.output, settled, actors)
 
 
 def make_plan(config: GenerateConfig, bundle: Path) -> Plan:
@@ -88,7 +131,8 @@ def make_plan(config: GenerateConfig, bundle: Path) -> Plan:
     models = model_fingerprints(bundle, experts, config.experts)
     pool = open_layouts(config.layout, bundle)
     layouts = (pool.prefix, len(pool)) if pool else None
-    plan = Plan(config, models, layouts, controlled_action_units(bundle))
+    pinned = replace(config, bundle=pin(config.bundle))  # every node must load the same files
+    plan = Plan(pinned, models, layouts, controlled_action_units(bundle))
     plan_row(plan, 0)  # a wrong expression or attribute shows here
     return plan
 
@@ -99,7 +143,9 @@ def check(config: GenerateConfig, bundle: Path) -> None:
     Raises:
         InputError: naming the setting.
     """
-    for key, least in {"num_images": 1, "batch_size": 1, "shard_rows": 1, "seed": 0}.items():
+    leasts = {"num_images": 1, "batch_size": 1, "shard_rows": 1}
+    leasts |= {"seed": 0, "accepted_per_class": 0, "max_images": 0}
+    for key, least in leasts.items():
         if getattr(config, key) < least:
             raise InputError(f"{key}={getattr(config, key)}; at least {least} is needed")
     if config.shard_rows % config.batch_size:

@@ -23,7 +23,17 @@ from synfer_ray.taxonomy.expressions import EXPRESSIONS, parse_expression
 ACTION_UNITS, ATTRIBUTES, PROMPT, LAYOUT, NOISE = range(5)
 """Streams of random numbers: a new draw in one leaves the others as they are."""
 
-UNDECIDING = ("output", "num_images", "bundle", "shard_rows", "generator_pool", "voter_pool", "overlays")
+UNDECIDING = (
+    "output",
+    "num_images",
+    "accepted_per_class",
+    "max_images",
+    "bundle",
+    "shard_rows",
+    "generator_pool",
+    "voter_pool",
+    "overlays",
+)
 """Settings that may change when a run is continued: no row depends on them."""
 
 

@@ -1,17 +1,21 @@
 """Ray as our jobs use it: started quietly, pools that fit the machine, progress, errors in plain words."""
 
+import builtins
 import logging
 import os
 import re
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from synfer_ray.config import PoolConfig
 from synfer_ray.errors import InputError
+from synfer_ray.progress import Progress
+from synfer_ray.stall import until_silent
+from synfer_ray.storage.locations import Location
+from synfer_ray.storage.shards import Commit
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -20,8 +24,6 @@ TABLES: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
 """A stage gets whole blocks: a block is one shard from end to end."""
 LIGHT_CPUS = 0.25
 """What a stage without a model takes of a CPU."""
-LOG_EVERY = 10.0
-"""Seconds between two lines of progress, where there is no terminal."""
 
 
 @contextmanager
@@ -44,7 +46,12 @@ def ray_session(training: bool = False) -> Iterator[None]:
     elif ours:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         with _muted_stderr():
-            ray.init(include_dashboard=training, log_to_driver=training, logging_level=logging.ERROR)
+            ray.init(
+                address="local",
+                include_dashboard=training,
+                log_to_driver=training,
+                logging_level=logging.ERROR,
+            )
     context = DataContext.get_current()
     context.target_max_block_size = None  # a block is a shard, however large
     context.enable_progress_bars = sys.stderr.isatty()
@@ -60,9 +67,18 @@ def ray_session(training: bool = False) -> Iterator[None]:
 
 
 def plain_error(error: Exception) -> Exception:
-    """Returns the InputError that a worker raised, if that is what `error` reports, else `error` itself."""
-    found = re.search(r"^synfer_ray\.errors\.InputError: (.+)$", str(error), re.MULTILINE)
-    return InputError(found[1]) if found else error
+    """Returns the bad input, or the failure of a disk or object store, that a worker reports; else `error`.
+
+    Ray sends the traceback of a worker's error as text alone.
+    """
+    raised = re.findall(r"^([\w.]*(?:Error|Exception)): (.+)$", str(error), re.MULTILINE)
+    name, message = next((pair for pair in reversed(raised) if not pair[0].startswith("ray.")), ("", ""))
+    kind = getattr(builtins, name, None)
+    if name == "synfer_ray.errors.InputError":
+        return InputError(message)
+    if isinstance(kind, type) and issubclass(kind, OSError):
+        return kind(message)
+    return OSError(f"{name}: {message}") if name.startswith(("botocore.", "aiobotocore.")) else error
 
 
 def fit_pools(
@@ -82,7 +98,9 @@ def fit_pools(
         for pool in pools
     ]
     return TABLES | {"num_cpus": light}, [
-        TABLES | {"compute": strategy, "num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus}
+        TABLES
+        | {"compute": strategy, "num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus}
+        | {"resources": pool.resources}
         for strategy, pool in zip(strategies, pools)
     ]
 
@@ -105,17 +123,28 @@ def share_cpus(
     ]
 
 
-def run_shards(dataset: "Dataset", images: int) -> None:
-    """Runs a dataset whose rows are {rows, rejects} of committed shards; off a terminal, logs progress."""
-    started = last = time.monotonic()
-    rows = rejects = 0
-    for shard in dataset.iter_rows():
-        rows, rejects = rows + shard["rows"], rejects + shard["rejects"]
-        now = time.monotonic()
-        done = rows + rejects
-        if not sys.stderr.isatty() and (now - last > LOG_EVERY or done == images):
-            last = now
-            print(f"{done}/{images} images, {done / (now - started):.2f}/s, {rejects} rejected", flush=True)
+def run_shards(
+    dataset: "Dataset",
+    rows: int,
+    output: Location,
+    settled: int = 0,
+    actors: Mapping[str, int] | None = None,
+) -> None:
+    """Runs a dataset whose rows are the records of committed shards, and tells of its progress.
+
+    Args:
+        dataset: the graph.
+        rows: how many rows it settles.
+        output: names the run.
+        settled: how many rows earlier runs settled.
+        actors: how many actors there may be, by stage.
+
+    Raises:
+        Stalled: Ray has fallen silent.
+    """
+    with Progress(output, settled, rows, actors or {}) as progress:
+        for shard in until_silent(dataset.iter_rows()):
+            progress.add(Commit.from_json(shard["commit"]))
 
 
 def _sized(pool: PoolConfig, cpus: float, gpus: float, shards: int | None) -> PoolConfig:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
@@ -18,13 +18,21 @@ def load_config(schema: type[Schema], path: str | None = None, overrides: Sequen
     Raises:
         InputError: the file is missing, a key is unknown (with the nearest one) or a value has a wrong type.
     """
+    layers = [_read_yaml(path)] if path else []
+    for override in overrides:
+        if "=" not in override:
+            raise InputError(f"override {override!r} is not of the form key=value")
+    return merge_config(schema, *layers, OmegaConf.from_dotlist(list(overrides)))
+
+
+def merge_config(schema: type[Schema], *layers: Any) -> Schema:
+    """Merges mappings or settings objects over the schema's defaults, later ones over earlier ones.
+
+    Raises:
+        InputError: a key is unknown (with the nearest one), or a value has a wrong type.
+    """
     defaults = OmegaConf.structured(schema)
     try:
-        layers = [_read_yaml(path)] if path else []
-        for override in overrides:
-            if "=" not in override:
-                raise InputError(f"override {override!r} is not of the form key=value")
-        layers.append(OmegaConf.from_dotlist(list(overrides)))
         return OmegaConf.to_object(OmegaConf.merge(defaults, *layers))  # type: ignore[return-value]
     except ConfigKeyError as error:
         key = str(error.full_key or error.key)

@@ -24,7 +24,17 @@ def two_cpus():
     """A local Ray with two CPUs, as on the smallest machine that a job is meant for."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    from synfer_ray.config import LimitsConfig
+    from synfer_ray.serving.proxy import proxy_environment
+
+    os.environ.update(proxy_environment(LimitsConfig()))  # read by Ray's processes when they start
+    ray.init(
+        address="local",  # not one that happens to run on this machine
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
     yield
     ray.shutdown()
 

@@ -1,11 +1,15 @@
+import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 
 import pytest
 
 from synfer_ray.cli import JOBS, main, run_job
-from synfer_ray.errors import InputError
+from synfer_ray.config import CalibrateConfig, OutputConfig
+from synfer_ray.errors import PARTIAL, InputError, RunFailed
 
 
 @dataclass
@@ -31,12 +35,55 @@ def test_help_lists_every_job_and_imports_nothing_heavy():
         assert any(line.split()[:1] == [name] and job.summary in line for line in shown.splitlines())
 
 
+def test_help_documents_the_exit_codes(capsys):
+    main(["--help"])
+    shown = capsys.readouterr().out
+    for code in ("0 done", "1 failed", "2 bad input", "3 done with fewer", "130 interrupted"):
+        assert code in shown
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (InputError("odd"), 2, "odd"),
+        (RunFailed("broken"), 1, "broken"),
+        (RunFailed("few", PARTIAL), 3, "few"),
+        (PermissionError("Access Denied"), 1, "PermissionError: Access Denied (output=s3://bucket/out)"),
+        (KeyboardInterrupt(), 130, "the same command continues"),
+    ],
+)
+def test_what_ends_a_job_is_told_in_one_line_and_by_the_exit_code(error, code, message, capsys):
+    def fail(config):
+        raise error
+
+    assert exit_code(lambda: run_job(OutputConfig, fail, ["s3://bucket/out"])) == code
+    shown = capsys.readouterr().err
+    assert message in shown and len(shown.splitlines()) == 1
+
+
+def test_sigterm_stops_a_job_like_an_interrupt():
+    def wait(config):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    assert exit_code(lambda: run_job(Settings, wait, [])) == 130
+
+
 def test_settings_reach_the_job_from_file_and_command_line(tmp_path):
     (tmp_path / "x.yaml").write_text("num_images: 5\n")
     seen = []
     run_job(Settings, seen.append, ["--config", str(tmp_path / "x.yaml")])
     run_job(Settings, seen.append, ["--config", str(tmp_path / "x.yaml"), "num_images=7"])
     assert [settings.num_images for settings in seen] == [5, 7]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_server_is_an_option_too(place):
+    seen = []
+    arguments = ["input=faces", "output=out"]
+    arguments[place:place] = ["--server", "http://127.0.0.1:8000"]
+    run_job(CalibrateConfig, seen.append, arguments)
+    assert (seen[0].input, seen[0].output, seen[0].server) == ("faces", "out", "http://127.0.0.1:8000")
 
 
 def test_job_help_shows_settings_with_defaults(capsys):

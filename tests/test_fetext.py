@@ -15,6 +15,8 @@ from synfer_ray.prompts.lint import names_other_expression
 from synfer_ray.storage.manifest import read_manifest
 from synfer_ray.storage.verify import verify
 from synfer_ray.storage.weights import save_model
+from synfer_ray.taxonomy.action_units import ACTION_UNITS
+from tests.calibration.published.layouts import open_graph_au, random_weights, save_pickle
 from tests.faces.pictures import picture, png
 
 pytestmark = pytest.mark.usefixtures("two_cpus")
@@ -128,9 +130,27 @@ def test_the_bundles_labeler(faces, tmp_path):
     assert summary["action_units"]["AU12"]["known"] == 1.0
 
 
+def test_a_released_checkpoint_of_open_graph_au(faces, tmp_path):
+    path = save_pickle(tmp_path / "OpenGprahAU.pth", random_weights(open_graph_au("resnet18", 1)))
+    settings = {"au_labeler": "open_graph_au", "au_checkpoint": str(path), "ambiguous_units": "unknown"}
+    settings["face_pool"] = PoolConfig(min_actors=1)
+    output = tmp_path / "out"
+    build_fetext(config(faces / "happy", output, **settings, shard_rows=100))
+    units = json.loads((output / "summary.json").read_text())["action_units"]
+    assert set(units) == set(ACTION_UNITS) - {"AUL12", "AUR12"}
+    assert all(unit["known"] == 1.0 for unit in units.values())
+    assert read_manifest(output).plan["models"]["au_labeler"]
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(InputError, match="au_labeler"):
+        build_fetext(config(faces / "happy", output, **settings, shard_rows=100))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"au_labeler": "open_graph_au", "au_checkpoint": "/absent.pth"}, "none at '/absent.pth'"),
+        ({"many_faces": "smallest"}, "choices: certain, largest, central, reject"),
+        ({"crop": "arcfce"}, "did you mean 'arcface'"),
         ({"au_labeler": "mediapip"}, "did you mean 'mediapipe'"),
         ({"au_labeler": "mediapipe"}, "landmarker_model=FILE.task"),
         ({"align": True}, "landmarker_model=FILE.task"),

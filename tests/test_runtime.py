@@ -44,6 +44,27 @@ def test_input_errors_of_workers_are_recognised():
     assert plain_error(other) is other
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("PermissionError: [Errno 13] Access Denied: '/x'", PermissionError),
+        ("OSError: [Errno 28] No space left on device", OSError),
+        ("botocore.exceptions.ClientError: 403\n\nPermissionError: Access Denied", PermissionError),
+        ("botocore.exceptions.EndpointConnectionError: nobody at http://x", OSError),
+        ("OSError: truncated\n\nsynfer_ray.errors.InputError: cannot read x", InputError),
+    ],
+)
+def test_failures_of_the_store_in_a_worker_are_recognised(text, expected):
+    end = "\n\nThe above ...\n\nray.exceptions.UserCodeException: UDF failed to process a data block."
+    told = plain_error(Exception(f"ray::MapBatches() (pid=1)\n  File ...\n{text}{end}"))
+    assert type(told) is expected and str(told).split(": ")[-1] == text.split(": ")[-1]
+
+
+def test_an_error_that_only_began_in_the_store_keeps_its_traceback():
+    bug = Exception("OSError: gone\n\nValueError: bad count\n\nray.exceptions.UserCodeException: UDF failed")
+    assert plain_error(bug) is bug
+
+
 def test_share_of_a_pool_is_a_whole_number_of_ray_units():
     light, _ = share_cpus([PoolConfig(min_actors=3)], cpus=1, gpus=0)
     assert light * 10_000 == pytest.approx(round(light * 10_000), abs=1e-9)

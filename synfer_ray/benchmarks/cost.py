@@ -21,6 +21,9 @@ class Cost:
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(self.wall + other.wall, self.cpu + other.cpu)
 
+    def __sub__(self, other: "Cost") -> "Cost":
+        return Cost(self.wall - other.wall, self.cpu - other.cpu)
+
     def __mul__(self, times: float) -> "Cost":
         return Cost(self.wall * times, self.cpu * times)
 

@@ -3,7 +3,9 @@
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,16 @@ from typing import Any
 import torch
 
 from synfer_ray.benchmarks.cost import Cost, median
-from synfer_ray.benchmarks.engine import measure_engine
+from synfer_ray.benchmarks.engine import measure_engine, measure_overlap
 from synfer_ray.benchmarks.functions import measure_functions
-from synfer_ray.config import BenchmarkConfig, GenerateConfig, PoolConfig, SamplingConfig
-from synfer_ray.errors import InputError
+from synfer_ray.benchmarks.growth import measure_memory, measure_resume, measure_scaling
+from synfer_ray.benchmarks.scale import measure_scale
+from synfer_ray.benchmarks.serving import measure_serving
+from synfer_ray.benchmarks.writer import measure_writer
+from synfer_ray.config import BenchmarkConfig, GenerateConfig, GuidanceConfig, PoolConfig, SamplingConfig
+from synfer_ray.errors import InputError, choose
 from synfer_ray.pipeline import check, make_plan
+from synfer_ray.plan import Plan
 from synfer_ray.storage.bundle import find_bundle
 from synfer_ray.storage.locations import filesystem, write_bytes
 
@@ -47,11 +54,83 @@ RATIOS = {
     "P1 serial": Definition("the same / of all its stages, one after the other in a loop"),
     "P2": Definition("images/s of a full batch / one by one"),
     "P3": Definition("denoising with the last quarter of the steps guided / unguided", at_most=1.35),
+    "P4": Definition("time of the engine / of its slowest stage in a loop", at_most=1.14),
+    "P4 serial": Definition("the same of all stages one after the other / of the slowest"),
     "P5": Definition("generation with FERAnno fused / without", at_most=1.08),
+    "P6": Definition("plain Parquet write / with hash, fsync, rename and commit", at_least=0.8),
+    "P7": Definition("p99 of the service at half load / of a direct call with one face"),
+    "P7 alone": Definition("p99 of a lone caller less direct call less batch_wait_ms, in ms", at_most=15),
+    "P7 half": Definition("p99 at half load less direct call less a wait for the batch, in ms", at_most=15),
+    "P7 throughput": Definition("faces/s of the saturated service / of direct full batches", at_least=0.8),
+    "P7 goodput": Definition("answers in time at twice that load / at that load", at_least=0.8),
+    "P7 overload": Definition("p99 of the answers at twice that load, in ms"),
+    "P7 start": Definition("seconds from nothing to the first answer, Ray running"),
+    "P7 memory": Definition("memory of a replica in MiB, without what it shares"),
+    "P8": Definition("the second half of a job, continued / the whole job, start-up left out", at_most=0.6),
+    "P9 driver": Definition("peak memory of the driver with ten times the rows / once", at_most=1.1),
+    "P9 actors": Definition("the same of all actors together", at_most=1.1),
     "P10": Definition("time to the first committed shard from a cold start / of the loop, models loaded"),
     "P11": Definition("image encoding / generation", at_most=0.02),
+    "scaling": Definition("rows/s with a generator on every core / with one"),
+    "scale rate": Definition("rows/s of the simulated large job / of its waiting generators", at_least=0.9),
+    "scale driver": Definition("peak memory of its driver / after a tenth of the time", at_most=1.1),
 }
-"""The ratios of one generator with one thread. The CPU column holds the same quotient of CPU seconds."""
+"""What is measured, of one generator with one thread unless it says otherwise."""
+
+Values = Sequence[Cost] | Sequence[float]
+"""A value a repetition. A cost holds the quotients of wall and of CPU seconds."""
+
+
+def functions(config: BenchmarkConfig, plan: Plan) -> dict[str, list[Cost]]:
+    """Measures the generator's parts."""
+    return measure_functions(plan, config.repetitions)
+
+
+def engine(config: BenchmarkConfig, plan: Plan) -> dict[str, list[Cost]]:
+    """Measures the Ray Data graph against a loop."""
+    return measure_engine(plan, config.shards, config.repetitions)
+
+
+def overlap(config: BenchmarkConfig, plan: Plan) -> dict[str, list[Cost]]:
+    """Measures how stages of like cost overlap."""
+    return measure_overlap(short_plan(plan), config.shards, config.repetitions)
+
+
+def writer(config: BenchmarkConfig, plan: Plan) -> dict[str, list[Cost]]:
+    """Measures the writing of shards."""
+    return measure_writer(plan, config.writer_rows, config.writer_image_size, config.repetitions)
+
+
+def resume(config: BenchmarkConfig, plan: Plan) -> dict[str, list[Cost]]:
+    """Measures a continued job."""
+    return measure_resume(short_plan(plan).config, config.growth_shards, config.repetitions)
+
+
+def memory(config: BenchmarkConfig, plan: Plan) -> dict[str, list[float]]:
+    """Measures memory against rows."""
+    return measure_memory(short_plan(plan).config, config.growth_shards)
+
+
+def scaling(config: BenchmarkConfig, plan: Plan) -> dict[str, list[float]]:
+    """Measures more generators."""
+    cores = os.cpu_count() or 1
+    return measure_scaling(plan.config, cores, config.shards, config.repetitions)
+
+
+def scale(config: BenchmarkConfig, plan: Plan) -> dict[str, list[float]]:
+    """Simulates a large dataset, and leaves it with its figures in the output."""
+    return measure_scale(config.scale, config.bundle, config.output)
+
+
+def serving(config: BenchmarkConfig, plan: Plan) -> dict[str, list[Any]]:
+    """Measures the served calibrator against direct calls of its models."""
+    return measure_serving(config.serving, config.bundle, config.repetitions)
+
+
+PARTS: dict[str, Callable[[BenchmarkConfig, Plan], Any]] = {
+    part.__name__: part
+    for part in (functions, engine, overlap, writer, resume, memory, scaling, scale, serving)
+}
 
 
 def benchmark(config: BenchmarkConfig) -> None:
@@ -60,6 +139,8 @@ def benchmark(config: BenchmarkConfig) -> None:
     Raises:
         InputError: too few shards or repetitions, or a bundle that is missing or has no guide or FERAnno.
     """
+    for part in config.parts:
+        choose(part, PARTS, "part of the benchmark")
     if config.shards < 2 or config.repetitions < 1:
         raise InputError(
             f"shards={config.shards} repetitions={config.repetitions}: "
@@ -69,12 +150,13 @@ def benchmark(config: BenchmarkConfig) -> None:
     bundle = find_bundle(job.bundle)
     check(job, bundle)
     plan = make_plan(job, bundle)
-    costs = measure_functions(plan, config.repetitions)
-    costs |= measure_engine(plan, config.shards, config.repetitions)
+    measured: dict[str, Values] = {}
+    for part in config.parts:
+        measured |= PARTS[part](config, plan)
     result = {
         "machine": machine(),
         "config": asdict(config),
-        "ratios": {name: summary(definition, costs[name]) for name, definition in RATIOS.items()},
+        "ratios": {name: summary(RATIOS[name], measured[name]) for name in RATIOS if name in measured},
     }
     table = markdown(result)
     fs, root = filesystem(config.output)
@@ -96,26 +178,36 @@ def generate_config(config: BenchmarkConfig) -> GenerateConfig:
     )
 
 
-def summary(definition: Definition, costs: list[Cost]) -> dict[str, Any]:
-    """Returns the medians of a ratio and all its values; the wall clock decides about the target."""
-    middle = median(costs)
+def short_plan(plan: Plan) -> Plan:
+    """Returns the plan with two steps and no guidance: its stages cost about alike, its jobs are short."""
+    config = plan.config
+    sampling = replace(config.sampling, num_inference_steps=2)
+    return replace(plan, config=replace(config, sampling=sampling, guidance=GuidanceConfig(guide=None)))
+
+
+def summary(definition: Definition, values: Values) -> dict[str, Any]:
+    """Returns the median of a ratio and all its values; the wall clock decides about the target."""
+    costs = [value for value in values if isinstance(value, Cost)]
+    numbers = [value.wall if isinstance(value, Cost) else value for value in values]
+    value = statistics.median(numbers)
     return {
         "meaning": definition.meaning,
-        "wall": middle.wall,
-        "cpu": middle.cpu,
+        "value": value,
+        "cpu": median(costs).cpu if costs else None,
         "target": definition.target,
-        "met": definition.met(middle.wall),
-        "repetitions": [asdict(cost) for cost in costs],
+        "met": definition.met(value),
+        "repetitions": [asdict(cost) for cost in costs] or numbers,
     }
 
 
 def markdown(result: dict[str, Any]) -> str:
     """Returns the table, with the machine and the settings below it."""
     machine, config = result["machine"], result["config"]
-    lines = ["| | ratio | wall | CPU | target |", "|---|---|---|---|---|"]
+    lines = ["| | ratio | value | CPU | target |", "|---|---|---|---|---|"]
     for name, ratio in result["ratios"].items():
         target = f"{ratio['target']} {'met' if ratio['met'] else 'missed'}" if ratio["target"] else ""
-        lines.append(f"| {name} | {ratio['meaning']} | {ratio['wall']:.3f} | {ratio['cpu']:.3f} | {target} |")
+        cpu = "" if ratio["cpu"] is None else f"{ratio['cpu']:.3f}"
+        lines.append(f"| {name} | {ratio['meaning']} | {ratio['value']:.3f} | {cpu} | {target} |")
     lines += [
         "",
         f"Medians of {config['repetitions']} interleaved repetitions; batch {config['batch_size']}, "

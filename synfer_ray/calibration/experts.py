@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,12 @@ from synfer_ray.config import ExpertConfig
 from synfer_ray.errors import InputError, choose, require
 from synfer_ray.taxonomy.expressions import resolve_label_order, to_expressions
 
-EXPERTS = ("bundle", "onnx")
+if TYPE_CHECKING:
+    from torch import nn
+
+NETWORKS = ("bundle", "poster_v2", "apvit", "ada_df", "transformers")
+"""Kinds that run in PyTorch: each can also be the guide."""
+EXPERTS = (*NETWORKS, "onnx", "triton")
 MAX_ONNX_BYTES = 2**30
 
 
@@ -26,21 +31,18 @@ class Expert(Protocol):
         ...
 
 
-class BundleExpert:
-    """A classifier of a model bundle: a folder with config.json and model.safetensors.
+class NetworkExpert:
+    """A PyTorch network that votes.
 
-    Raises:
-        InputError: the folder does not hold a FERClassifier.
+    Args:
+        model: images [B, 3, H, W] in [-1, 1] -> logits [B, 7] in the order of EXPRESSIONS.
     """
 
-    def __init__(self, name: str, path: str | Path, temperature: float = 1.0, device: str = "cpu") -> None:
-        from synfer_ray.calibration.networks import FERClassifier
-        from synfer_ray.storage.weights import load_model
-
+    def __init__(self, name: str, model: "nn.Module", temperature: float = 1.0, device: str = "cpu") -> None:
         self.name = name
         self.temperature = temperature
         self.device = device
-        self.model = load_model(FERClassifier, path).to(device)
+        self.model = model.to(device)
 
     def predict(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Images [B, 3, H, W] in [-1, 1] -> probabilities [B, 7] in the order of EXPRESSIONS."""
@@ -48,7 +50,7 @@ class BundleExpert:
 
         with torch.inference_mode():
             logits = self.model(torch.from_numpy(images).to(self.device))
-        return softmax(logits.cpu().numpy(), self.temperature).astype(np.float32)
+        return softmax(logits.float().cpu().numpy(), self.temperature).astype(np.float32)
 
 
 class OnnxExpert:
@@ -128,14 +130,39 @@ def resize(images: NDArray[np.float32], size: int, grey: bool) -> NDArray[np.flo
     return F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True).numpy()
 
 
+def load_network(spec: ExpertConfig) -> "nn.Module":
+    """Loads a classifier with gradients: images [B, 3, H, W] in [-1, 1] -> logits [B, 7] of EXPRESSIONS.
+
+    Raises:
+        InputError: the kind is not one of NETWORKS, or the model does not load.
+    """
+    choose(spec.kind, NETWORKS, "kind of an expert with gradients")
+    if spec.kind == "bundle":
+        from synfer_ray.calibration.networks import FERClassifier
+        from synfer_ray.storage.weights import load_model
+
+        return load_model(FERClassifier, spec.path)
+    if spec.kind == "transformers":
+        from synfer_ray.calibration.published.transformers_classifier import load_transformers
+
+        return load_transformers(spec.path, spec.label_order)
+    from synfer_ray.calibration.published.classifier import load_published
+
+    return load_published(spec.kind, spec.path, spec.label_order)
+
+
 def load_expert(spec: ExpertConfig, device: str = "cpu") -> Expert:
     """Builds the expert that `spec` describes.
 
     Raises:
         InputError: unknown kind, or the model does not load.
     """
-    if choose(spec.kind, EXPERTS, "expert kind") == "bundle":
-        return BundleExpert(spec.name, spec.path, spec.temperature, device)
+    if choose(spec.kind, EXPERTS, "expert kind") in NETWORKS:
+        return NetworkExpert(spec.name, load_network(spec), spec.temperature, device)
+    if spec.kind == "triton":
+        from synfer_ray.calibration.triton_expert import TritonExpert
+
+        return TritonExpert(spec)
     return OnnxExpert(
         spec.name,
         spec.path,

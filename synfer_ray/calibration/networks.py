@@ -148,6 +148,11 @@ class FERClassifier(nn.Module):
         """Images [B, 3, H, W] in [-1, 1] -> calibrated logits [B, 7] in the order of EXPRESSIONS."""
         return self.network(images) / self.temperature
 
+    def features(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [-1, 1] -> what the last linear layer sees, [B, D]."""
+        network: Any = self.network
+        return network.head[:-1](network.trunk(prepare(images, network.config["input_size"])))
+
 
 class ActionUnitNet(nn.Module):
     """Action-unit intensities of a face: images [B, 3, H, W] in [-1, 1] -> [B, 41] in [0, 1].

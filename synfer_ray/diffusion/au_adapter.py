@@ -7,8 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from synfer_ray.diffusion.attention import cross_attention_blocks, install_processors
+from synfer_ray.diffusion.au_encoder import FineFaceEncoder, ProjectionEncoder, mlp_encoder
 from synfer_ray.errors import InputError, choose
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
+
+ENCODERS = ("mlp", "fineface", "projection")
 
 
 class AUKeyValue(nn.Module):
@@ -38,13 +41,14 @@ class AUAdapter(nn.Module):
         num_tokens: number N of AU tokens; 1 only to hold weights of single-token adapters.
         hidden_dim: width of the MLP.
         supported: names of the action units that were labelled in training; all others count as unknown.
+        encoder: `mlp`, or the encoder of an imported adapter: `fineface` or `projection`; see `interchange`.
 
     Attributes:
         scale: weight s_au of the AU branch in every block; may be changed at any time.
         config: the keywords that build this adapter again.
 
     Raises:
-        InputError: a supported action unit is not one of `ACTION_UNITS`.
+        InputError: a supported action unit is not one of `ACTION_UNITS`, or the encoder is unknown.
     """
 
     is_supported: Tensor
@@ -56,6 +60,7 @@ class AUAdapter(nn.Module):
         num_tokens: int = 8,
         hidden_dim: int = 256,
         supported: Sequence[str] = ACTION_UNITS,
+        encoder: str = "mlp",
     ):
         super().__init__()
         self.config: dict[str, Any] = {
@@ -64,18 +69,17 @@ class AUAdapter(nn.Module):
             "num_tokens": num_tokens,
             "hidden_dim": hidden_dim,
             "supported": [choose(name, ACTION_UNITS, "action unit") for name in supported],
+            "encoder": choose(encoder, ENCODERS, "AU encoder"),
         }
         self.num_tokens = num_tokens
         self.scale = 1.0
-        self.encoder = nn.Sequential(
-            nn.Linear(2 * len(ACTION_UNITS), hidden_dim),
-            nn.GELU(),
-            nn.Linear(hidden_dim, hidden_dim),
-            nn.GELU(),
-            nn.Linear(hidden_dim, num_tokens * cross_attention_dim),
-            nn.Unflatten(1, (num_tokens, cross_attention_dim)),
-            nn.LayerNorm(cross_attention_dim),
-        )
+        self.encoder: nn.Module
+        if encoder == "fineface":
+            self.encoder = FineFaceEncoder(cross_attention_dim)
+        elif encoder == "projection":
+            self.encoder = ProjectionEncoder(num_tokens, cross_attention_dim, supported)
+        else:
+            self.encoder = mlp_encoder(num_tokens, cross_attention_dim, hidden_dim)
         self.null = nn.Parameter(0.02 * torch.randn(num_tokens, cross_attention_dim))
         self.layers = nn.ModuleList(AUKeyValue(cross_attention_dim, channels) for channels in block_channels)
         is_supported = torch.tensor([name in self.config["supported"] for name in ACTION_UNITS])

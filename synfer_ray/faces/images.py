@@ -4,7 +4,8 @@ import hashlib
 import io
 
 import numpy as np
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MAX_PIXELS = 64_000_000
@@ -20,7 +21,7 @@ class BadImage(Exception):
         self.detail = detail
 
 
-def decode_image(data: bytes) -> Image.Image:
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decodes PNG, JPEG, WEBP or BMP bytes to RGB, upright, with transparency laid on mid-grey.
 
     The pixel count is read from the header, before any pixel is decoded.
@@ -34,10 +35,12 @@ def decode_image(data: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise BadImage("too_many_pixels", str(error)) from error
+    except UnidentifiedImageError as error:  # its text names an address in memory
+        raise BadImage("unknown_format", f"not one of {', '.join(FORMATS)}") from error
     except Exception as error:
         raise BadImage("unknown_format", f"not one of {', '.join(FORMATS)}: {error}") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImage("too_many_pixels", f"{image.width}x{image.height}, at most {MAX_PIXELS} pixels")
+    if image.width * image.height > max_pixels:
+        raise BadImage("too_many_pixels", f"{image.width}x{image.height}, at most {max_pixels} pixels")
     try:
         return _upright_rgb(image)
     except Exception as error:
@@ -57,6 +60,12 @@ def resize_square(image: Image.Image, size: int) -> Image.Image:
     left, top = (image.width - side) // 2, (image.height - side) // 2
     box = (left, top, left + side, top + side)
     return image.resize((size, size), Image.Resampling.LANCZOS, box=box)
+
+
+def square_pixels(image: Image.Image, size: int) -> NDArray[np.float32]:
+    """Returns what a model sees of an RGB image: its central square, float32 [3, size, size] in [-1, 1]."""
+    square = np.asarray(resize_square(image, size), dtype=np.float32)
+    return np.ascontiguousarray(square.transpose(2, 0, 1)) / 127.5 - 1
 
 
 def image_hash(image: Image.Image) -> str:

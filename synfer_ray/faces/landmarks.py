@@ -65,12 +65,14 @@ class FaceReading:
     Attributes:
         action_units: float32 [41], intensities, NaN = unknown.
         keypoints: float32 [5, 2] pixels, in the order of `KEYPOINTS`; right is the person's right.
+        box: float32 [4] pixels: left, top, right and bottom of all landmarks.
         yaw: degrees, positive when the face turns towards the right edge of the image.
         pitch: degrees, positive when the face looks up.
     """
 
     action_units: np.ndarray
     keypoints: np.ndarray
+    box: np.ndarray
     yaw: float
     pitch: float
 
@@ -87,12 +89,13 @@ class FaceLandmarker:
     Args:
         model_path: the `.task` file.
         min_confidence: below the library's 0.5, because half-hidden faces are still faces.
+        max_faces: how many faces of an image are read.
 
     Raises:
         InputError: mediapipe is not installed, or the file is missing or not a landmarker.
     """
 
-    def __init__(self, model_path: str, min_confidence: float = 0.2):
+    def __init__(self, model_path: str, min_confidence: float = 0.2, max_faces: int = 1):
         os.environ.setdefault("GLOG_minloglevel", "2")
         self.mediapipe = require("mediapipe", extra="mediapipe")
         if not Path(model_path).is_file():
@@ -101,6 +104,7 @@ class FaceLandmarker:
 
         options = vision.FaceLandmarkerOptions(
             base_options=BaseOptions(model_asset_path=model_path),
+            num_faces=max_faces,
             output_face_blendshapes=True,
             output_facial_transformation_matrixes=True,
             min_face_detection_confidence=min_confidence,
@@ -113,25 +117,43 @@ class FaceLandmarker:
 
     def read(self, image: Image.Image) -> FaceReading | None:
         """Reads the most certain face, or None if there is no face."""
+        return next(iter(self.read_all(image)), None)
+
+    def read_all(self, image: Image.Image) -> list[FaceReading]:
+        """Reads up to `max_faces` faces, the most certain one first."""
         canvas, scale, border = _framed(image)
         pixels = self.mediapipe.Image(
             image_format=self.mediapipe.ImageFormat.SRGB, data=np.asarray(canvas, dtype=np.uint8)
         )
         found = self.landmarker.detect(pixels)
-        if not found.face_landmarks:
-            return None
-        points = np.array([(point.x, point.y) for point in found.face_landmarks[0]]) * canvas.size
-        scores = {category.category_name: category.score for category in found.face_blendshapes[0]}
-        scores["lipGap"] = _distance(points, UPPER_LIP, LOWER_LIP) / _distance(
-            points, KEYPOINTS["right_eye"], KEYPOINTS["left_eye"]
-        )
-        forward = np.asarray(found.facial_transformation_matrixes[0])[:3, 2]
-        return FaceReading(
-            action_units=blendshape_action_units(scores),
-            keypoints=((points[list(KEYPOINTS.values())] - border) / scale).astype(np.float32),
-            yaw=float(np.degrees(np.arctan2(forward[0], forward[2]))),
-            pitch=float(np.degrees(np.arcsin(np.clip(forward[1], -1.0, 1.0)))),
-        )
+        faces = zip(found.face_landmarks, found.face_blendshapes, found.facial_transformation_matrixes)
+        return [
+            _reading(
+                np.array([(point.x, point.y) for point in landmarks]) * canvas.size,
+                {category.category_name: category.score for category in blendshapes},
+                np.asarray(pose)[:3, 2],
+                scale,
+                border,
+            )
+            for landmarks, blendshapes, pose in faces
+        ]
+
+
+def _reading(
+    points: np.ndarray, scores: dict[str, float], forward: np.ndarray, scale: float, border: int
+) -> FaceReading:
+    """Puts together what was found on the framed image: landmarks [478, 2], scores and viewing direction."""
+    scores["lipGap"] = _distance(points, UPPER_LIP, LOWER_LIP) / _distance(
+        points, KEYPOINTS["right_eye"], KEYPOINTS["left_eye"]
+    )
+    places = ((points - border) / scale).astype(np.float32)
+    return FaceReading(
+        action_units=blendshape_action_units(scores),
+        keypoints=places[list(KEYPOINTS.values())],
+        box=np.concatenate([places.min(axis=0), places.max(axis=0)]),
+        yaw=float(np.degrees(np.arctan2(forward[0], forward[2]))),
+        pitch=float(np.degrees(np.arcsin(np.clip(forward[1], -1.0, 1.0)))),
+    )
 
 
 def _framed(image: Image.Image) -> tuple[Image.Image, float, int]:

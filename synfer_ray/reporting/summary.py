@@ -37,13 +37,13 @@ def throughput(commits: Sequence[Commit]) -> Throughput | None:
 
     A gap of more than ten times the median gap counts as a pause between two runs, and is left out.
     """
-    moments = sorted((datetime.fromisoformat(commit.committed_at).timestamp(), commit) for commit in commits)
-    gaps = np.diff([moment for moment, _ in moments])
+    ordered = sorted(commits, key=lambda commit: commit.committed_at)
+    gaps = np.diff([datetime.fromisoformat(commit.committed_at).timestamp() for commit in ordered])
     if len(commits) < FEWEST_COMMITS or not np.any(gaps > 0):
         return None
     gaps[gaps > 10 * np.median(gaps[gaps > 0])] = 0
     elapsed = np.concatenate([[0], np.cumsum(gaps)])
-    settled = np.cumsum([commit.rows + commit.rejects for _, commit in moments])
+    settled = np.cumsum([commit.rows + commit.rejects for commit in ordered])
     return Throughput(
         rows_per_second=float((settled[-1] - settled[0]) / elapsed[-1]),
         active_seconds=float(elapsed[-1]),

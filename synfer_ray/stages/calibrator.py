@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from synfer_ray.calibration.vote import vote
+from synfer_ray.calibration.vote import VoteResult, vote
 from synfer_ray.config import VoteConfig
 from synfer_ray.stages.sample_rows import Row, accepted, rejection, sample_rows
 from synfer_ray.storage.schema import VOTER
@@ -28,12 +28,12 @@ class Calibrator:
             self.settle(alive)
         return sample_rows(rows, self.voters)
 
-    def settle(self, rows: list[Row]) -> None:
+    def outcome(self, rows: Sequence[Row]) -> VoteResult:
         """Votes on rows that every voter has seen."""
         probabilities = np.array(
             [[row[f"{VOTER}{name}"] for row in rows] for name in self.voters], dtype=np.float64
         )
-        outcome = vote(
+        return vote(
             probabilities,
             np.array([claim(row, probabilities[:, place]) for place, row in enumerate(rows)]),
             weights=[self.config.weights.get(name, 1.0) for name in self.voters],
@@ -41,6 +41,10 @@ class Calibrator:
             relabel_threshold=self.config.relabel_threshold,
             min_confidence=self.config.min_confidence,
         )
+
+    def settle(self, rows: list[Row]) -> None:
+        """Enters what the vote made of the rows."""
+        outcome = self.outcome(rows)
         for place, row in enumerate(rows):
             label = int(outcome.label[place])
             row["label_probs"] = outcome.probs[place].tolist()

@@ -1,12 +1,14 @@
 """Finds the face, brings it to its canonical place and size, and reads its action units and pose."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 from PIL import Image
 
 from synfer_ray.config import FETextConfig
-from synfer_ray.faces.alignment import align_face
-from synfer_ray.faces.images import decode_image, encode_image, resize_square
-from synfer_ray.faces.landmarks import FaceLandmarker, FaceReading
+from synfer_ray.faces.images import decode_image, encode_image
+from synfer_ray.faces.landmarks import FaceReading
+from synfer_ray.faces.preparation import FacePreparation, cut_out
 from synfer_ray.faces.super_resolution import SuperResolution
 from synfer_ray.stages.face_rows import Row, update_accepted
 
@@ -15,7 +17,7 @@ LEVEL_PITCH, FRONTAL, TURNED = -5.0, 12.0, 18.0
 
 
 class FaceAligner:
-    """A stage: a square PNG of `image_size` for every row; a row without a face is rejected.
+    """A stage: a square PNG of `image_size` for every row, or a reject by `no_face` or `many_faces`.
 
     Without `landmarker_model` images are only cut square and resized. The action units that it reads are
     kept if it is the labeller; the pose is kept always.
@@ -27,7 +29,11 @@ class FaceAligner:
     def __init__(self, config: FETextConfig):
         self.config = config
         device = "cuda" if config.face_pool.num_gpus else "cpu"
-        self.landmarker = FaceLandmarker(config.landmarker_model) if config.landmarker_model else None
+        self.preparation = (
+            FacePreparation(config.landmarker_model, config.no_face, config.many_faces)
+            if config.landmarker_model
+            else None
+        )
         self.super_resolution = (
             None if config.upscaler == "lanczos" else SuperResolution(config.upscaler, device)
         )
@@ -37,11 +43,13 @@ class FaceAligner:
         return update_accepted(table, "align", self.prepare)
 
     def prepare(self, row: Row) -> Row:
-        """Returns the aligned image and what the landmarks say, or the reason of the reject."""
+        """Returns the aligned image and what the landmarks say.
+
+        Raises:
+            BadImage: there is no image, or no face that counts.
+        """
         image = decode_image(row["image"])
-        reading = self.landmarker.read(image) if self.landmarker else None
-        if self.landmarker and reading is None:
-            return {"reason": "no_face", "detail": "the landmarker found no face"}
+        reading = self.preparation.find(image) if self.preparation else None
         face = encode_image(self._resized(image, reading))
         if reading is None:
             return {"image": face}
@@ -57,9 +65,10 @@ class FaceAligner:
         enlarged = image
         if self.super_resolution and min(image.size) < size:
             enlarged = self.super_resolution(image)
-        if reading is None or not self.config.align:
-            return resize_square(enlarged, size)
-        return align_face(enlarged, reading.keypoints * (enlarged.width / image.width), size)
+        if reading is not None:
+            scale = enlarged.width / image.width
+            reading = replace(reading, keypoints=reading.keypoints * scale, box=reading.box * scale)
+        return cut_out(enlarged, reading, self.config.crop if self.config.align else "", size)
 
 
 def pose_of(reading: FaceReading) -> str | None:

@@ -13,7 +13,7 @@ from synfer_ray.taxonomy.expressions import EXPRESSIONS
 
 @dataclass(frozen=True)
 class FaceWriter:
-    """A stage: writes one whole range to `output` and returns one row {rows, rejects}.
+    """A stage: writes one whole range to `output` and returns one row, the commit record.
 
     Writing it again replaces equal files, so that Ray may retry it. Rejects name the image but do not hold
     it: the original is where it was.
@@ -28,14 +28,14 @@ class FaceWriter:
         rows = face_rows(table)
         accepted = [self._sample(row) for row in rows if row["reason"] is None]
         rejected = [self._reject(row) for row in rows if row["reason"] is not None]
-        commit_shard(
+        commit = commit_shard(
             self.output,
             rows[0]["index"],
             rows[-1]["index"],
             pa.Table.from_pylist(accepted, schema=fetext_schema()),
             pa.Table.from_pylist(rejected, schema=reject_schema()),
         )
-        return pa.table({"rows": [len(accepted)], "rejects": [len(rejected)]})
+        return pa.table({"commit": [commit.to_json()]})
 
     def _sample(self, row: Row) -> Row:
         attributes = row["attributes"] | (

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from synfer_ray.calibration.experts import NETWORKS, load_network
 from synfer_ray.calibration.feranno import load_annotator
-from synfer_ray.calibration.networks import FERClassifier
 from synfer_ray.config import GenerateConfig
 from synfer_ray.diffusion.components import (
     Components,
@@ -27,10 +27,11 @@ from synfer_ray.diffusion.preview import PreviewDecoder
 from synfer_ray.diffusion.sampling import denoise
 from synfer_ray.errors import InputError
 from synfer_ray.prompts import NEUTRAL_PROMPT
+from synfer_ray.stages.attempts import Attempts
 from synfer_ray.stages.attention_overlay import attention_of, write_overlay
 from synfer_ray.stages.layout_pool import open_layouts
 from synfer_ray.stages.model_stage import model_stage
-from synfer_ray.stages.sample_rows import Row, device_batches, rejection, sample_rows
+from synfer_ray.stages.sample_rows import GENERATE, Row, rejection, sample_rows, timed
 from synfer_ray.storage.bundle import FERANNO, PREVIEW, bundle_image_size, expert_spec, find_bundle
 from synfer_ray.storage.schema import VOTER
 from synfer_ray.storage.weights import load_model
@@ -62,6 +63,7 @@ class ImageGenerator:
         bundle = find_bundle(config.bundle)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config = config
+        self.attempts = Attempts(config.output, GENERATE)
         self.image_size = config.image_size or bundle_image_size(bundle)
         self.components = load_components(bundle, device, getattr(torch, config.dtype))
         if self.components.adapter:
@@ -75,8 +77,9 @@ class ImageGenerator:
     def __call__(self, table: pa.Table) -> pa.Table:
         """Generates the images of one shard."""
         rows = table.to_pylist()
-        for group, batch in device_batches(rows, self.config.batch_size):
-            self.generate(group, batch)
+        with timed(rows, GENERATE):
+            for group, batch in self.attempts.batches(rows, self.config.batch_size):
+                self.generate(group, batch)
         return sample_rows(rows, self.config.voters)
 
     def generate(self, rows: list[Row], batch: list[Row]) -> None:
@@ -132,7 +135,7 @@ class ImageGenerator:
     def finish(self, image: Tensor, row: Row) -> Row:
         """Encodes an image [3, H, W] in [-1, 1]; black, flat and non-finite ones are rejected."""
         if not image.isfinite().all():
-            return rejection("generate", "not_finite", f"{int((~image.isfinite()).sum())} values")
+            return rejection(GENERATE, "not_finite", f"{int((~image.isfinite()).sum())} values")
         pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
         encoding = self.config.image_format
         buffer = io.BytesIO()
@@ -140,7 +143,7 @@ class ImageGenerator:
         file = {"bytes": buffer.getvalue(), "path": f"{row['sample_id']}.{encoding}"}
         if pixels.std() < FLAT:
             reason = "black" if pixels.mean() < FLAT else "flat"
-            return {"image": file} | rejection("generate", reason, f"mean {pixels.mean():.1f} of 255")
+            return {"image": file} | rejection(GENERATE, reason, f"mean {pixels.mean():.1f} of 255")
         return {"image": file}
 
 
@@ -154,11 +157,11 @@ def load_guidance(config: GenerateConfig, bundle: Path, components: Components) 
     if settings.guide is None:
         return None
     spec = expert_spec(settings.guide, bundle, config.experts)
-    if spec.kind != "bundle":
+    if spec.kind not in NETWORKS:
         raise InputError(
-            f"guide {settings.guide!r} is of kind {spec.kind}: only a bundle classifier has gradients"
+            f"guide {settings.guide!r} is of kind {spec.kind}: only {', '.join(NETWORKS)} have gradients"
         )
-    guide = load_model(FERClassifier, spec.path).to(components.device, components.dtype).requires_grad_(False)
+    guide = load_network(spec).to(components.device, components.dtype).requires_grad_(False)
     preview = load_preview(bundle, components) if settings.preview else None
     return SemanticGuidance(guide, settings.step_size, settings.norm, settings.start, preview)
 

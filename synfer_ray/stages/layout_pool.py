@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synfer_ray.config import LayoutConfig
@@ -105,10 +106,14 @@ class FETextLayouts:
     def _image(self, number: int) -> bytes:
         place = bisect_right(self.ends, number)
         row = number - (self.ends[place - 1] if place else 0)
-        with self.fs.open(f"{self.root}/{self.files[place]}") as stream:
-            file = pq.ParquetFile(stream)
-            for group in range(file.num_row_groups):
-                if row < (rows := file.metadata.row_group(group).num_rows):
-                    return file.read_row_group(group, columns=["image"])["image"][row].as_py()["bytes"]
-                row -= rows
-        raise IndexError(number)
+        path = f"{self.root}/{self.files[place]}"
+        try:
+            with self.fs.open(path) as stream:
+                file = pq.ParquetFile(stream)
+                for group in range(file.num_row_groups):
+                    if row < (rows := file.metadata.row_group(group).num_rows):
+                        return file.read_row_group(group, columns=["image"])["image"][row].as_py()["bytes"]
+                    row -= rows
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"cannot read FEText shard {path}: {error}") from error
+        raise InputError(f"FEText shard {path} has fewer rows than its manifest says")

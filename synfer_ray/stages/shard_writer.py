@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import pyarrow as pa
 
 from synfer_ray.plan import PlanRow
-from synfer_ray.stages.sample_rows import Row
+from synfer_ray.stages.sample_rows import Row, seconds_by_stage
 from synfer_ray.storage.schema import reject_schema, sample_schema
 from synfer_ray.storage.shards import commit_shard
 
@@ -17,7 +17,7 @@ PLANNED = [field.name for field in fields(PlanRow)]
 
 @dataclass(frozen=True)
 class ShardWriter:
-    """A stage: commits its block to `output` and returns one row {rows, rejects}.
+    """A stage: commits its block to `output` and returns one row, the commit record.
 
     The files are named by the first and last plan index: a retry or a resumed run writes the same ones.
     """
@@ -31,14 +31,15 @@ class ShardWriter:
         indices = [row["index"] for row in rows]
         accepted = [row for row in rows if row["reason"] is None]
         rejected = [self._reject(row) for row in rows if row["reason"] is not None]
-        commit_shard(
+        commit = commit_shard(
             self.output,
             min(indices),
             max(indices),
             pa.Table.from_pylist(accepted, schema=sample_schema(self.voters)),
             pa.Table.from_pylist(rejected, schema=reject_schema()),
+            seconds_by_stage(rows),
         )
-        return pa.table({"rows": [len(accepted)], "rejects": [len(rejected)]})
+        return pa.table({"commit": [commit.to_json()]})
 
     def _reject(self, row: Row) -> Row:
         plan = {name: row[name] for name in PLANNED}

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from synfer_ray.config import ExpertConfig
+from synfer_ray.config import ExpertConfig, RemoteModelConfig
 from synfer_ray.errors import InputError
+from synfer_ray.remote.model import open_remote
 from synfer_ray.storage.fingerprint import DIGITS, fingerprint, fingerprint_folder
+from synfer_ray.storage.hub import local_folder
+from synfer_ray.storage.local_copy import is_remote, local_copy
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "bundles"
@@ -19,12 +22,12 @@ FERANNO = "feranno"
 
 
 def find_bundle(name: str) -> Path:
-    """Returns the folder of an embedded bundle (`fer64`) or of one on disk.
+    """Returns the folder of an embedded bundle (`fer64`), of one on disk, or of a remote one's local copy.
 
     Raises:
-        InputError: there is neither.
+        InputError: there is no such bundle.
     """
-    for folder in (EMBEDDED / name, Path(name)):
+    for folder in (local_copy(name),) if is_remote(name) else (EMBEDDED / name, Path(name)):
         if folder.is_dir() and (folder / "unet").is_dir():
             return folder
     embedded = sorted(folder.name for folder in EMBEDDED.iterdir() if (folder / "unet").is_dir())
@@ -73,8 +76,8 @@ def model_fingerprints(
     """
     optional = {"adapter": bundle / "au_adapter", "preview": bundle / PREVIEW}
     return {
-        "model": fingerprint({part: _fingerprint(bundle / part) for part in DIFFUSION_PARTS}),
-        **{name: _fingerprint(part) if part.is_dir() else None for name, part in optional.items()},
+        "model": fingerprint({part: fingerprint_path(bundle / part) for part in DIFFUSION_PARTS}),
+        **{name: fingerprint_path(part) if part.is_dir() else None for name, part in optional.items()},
         **{name: expert_fingerprint(name, bundle, specs) for name in experts},
     }
 
@@ -82,15 +85,32 @@ def model_fingerprints(
 def expert_fingerprint(name: str, bundle: Path, experts: Mapping[str, ExpertConfig]) -> str:
     """Returns the fingerprint of an expert's files; equal ones are the same model, whatever its name.
 
+    An expert on a server is known by its address and by what the server states of the model.
+
     Raises:
-        InputError: there is no such expert.
+        InputError: there is no such expert, or its server does not answer.
     """
-    return _fingerprint(
-        bundle / FERANNO if name == FERANNO else Path(expert_spec(name, bundle, experts).path)
+    if name == FERANNO:
+        return fingerprint_path(bundle / FERANNO)
+    spec = expert_spec(name, bundle, experts)
+    if spec.kind == "triton":
+        return _remote_fingerprint(spec.remote)
+    return fingerprint_path(local_folder(spec.path) if spec.kind == "transformers" else Path(spec.path))
+
+
+def _remote_fingerprint(remote: RemoteModelConfig) -> str:
+    stated = open_remote(remote).metadata().document
+    return fingerprint(
+        {"url": remote.url, "model": remote.model, "version": remote.version, "stated": stated}
     )
 
 
-def _fingerprint(path: Path) -> str:
+def fingerprint_path(path: Path) -> str:
+    """Returns the fingerprint of a model's file or folder.
+
+    Raises:
+        InputError: there is neither.
+    """
     if path.is_dir():
         return fingerprint_folder(path)
     if not path.is_file():

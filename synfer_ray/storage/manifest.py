@@ -3,16 +3,18 @@
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any
 
 from synfer_ray.errors import InputError
 from synfer_ray.storage.fingerprint import canonical_json, fingerprint
 from synfer_ray.storage.locations import Location, filesystem, write_bytes
-from synfer_ray.storage.shards import Commit, read_commits
+from synfer_ray.storage.shards import Commit, any_commit, label_counts, read_commits
 
-RUN, MANIFEST = "run.json", "manifest.json"
+RUN, MANIFEST, LEASE = "run.json", "manifest.json", "lease.json"
+SHAPING = ("shard_rows",)
+"""Settings that no row depends on, but the files do: two drivers with one value write the same files."""
 PACKAGES = ("synfer-ray", "torch", "diffusers", "transformers", "ray", "pyarrow", "numpy", "pillow")
 
 
@@ -40,6 +42,8 @@ class RunManifest:
     reject_reasons: dict[str, int]
     totals: dict[str, int]
     """rows, rejects and bytes."""
+    labels: dict[str, int] = field(default_factory=dict)
+    """Rows by calibrated expression."""
 
 
 def claim_output(
@@ -48,42 +52,73 @@ def claim_output(
     *,
     config: Mapping[str, Any] | None = None,
     planned_rows: int | None = None,
+    job: str = "generate",
 ) -> str:
     """Makes `output` the folder of this plan, or checks that it already is; returns the plan's fingerprint.
 
+    As long as nothing is committed the plan may change.
+
     Args:
         output: the dataset folder or URI; made if missing.
-        fingerprint_inputs: the plan: all settings and model fingerprints that decide the rows. Only these are
-            compared.
-        config: the resolved configuration, recorded for the reader.
+        fingerprint_inputs: the plan: all settings and model fingerprints that decide the rows. Only these,
+            and the `SHAPING` settings, are compared.
+        config: the resolved configuration, recorded for the reader and for `synfer repair`.
         planned_rows: how many rows the plan has, recorded for the totals.
+        job: the job that the configuration belongs to.
 
     Raises:
         InputError: the folder belongs to another plan (naming each changed key with both values), or holds
             files but no plan.
     """
-    fs, root = filesystem(output)
+    check_vacant(output)
+    check_plan(output, fingerprint_inputs, config or {})
     plan = json.loads(canonical_json(fingerprint_inputs))
-    if fs.exists(f"{root}/{RUN}"):
-        if changes := _changes(read_run(output)["plan"], plan):
-            raise InputError(
-                f"{output} was made by another plan: {'; '.join(changes)}. "
-                "Choose another output, or restore these settings to continue"
-            )
-    elif fs.exists(root) and (strangers := _visible_names(output)):
+    run = {
+        "plan_fingerprint": fingerprint(plan),
+        "plan": plan,
+        "config": dict(config or {}),
+        "versions": _versions(),
+        "planned_rows": planned_rows,
+        "job": job,
+    }
+    fs, root = filesystem(output)
+    write_bytes(fs, f"{root}/{RUN}", _pretty(run))
+    return fingerprint(plan)
+
+
+def check_plan(output: Location, plan: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Checks that what is committed in `output`, if anything is, belongs to this plan.
+
+    Raises:
+        InputError: it does not, naming each changed key with both values.
+    """
+    fs, root = filesystem(output)
+    if not fs.exists(f"{root}/{RUN}") or not any_commit(output):
+        return
+    recorded = read_run(output)
+    before = _decided(recorded["plan"], recorded["config"])
+    after = _decided(json.loads(canonical_json(plan)), config)
+    if changes := _changes(before, after):
+        raise InputError(
+            f"{output} was made by another plan: {'; '.join(changes)}. "
+            "Choose another output, or restore these settings to continue"
+        )
+
+
+def check_vacant(output: Location) -> None:
+    """Checks that `output` is a dataset folder, or empty, or not there.
+
+    Raises:
+        InputError: it holds the files of somebody else.
+    """
+    fs, root = filesystem(output)
+    if fs.exists(f"{root}/{RUN}") or not fs.exists(root):
+        return
+    if strangers := _visible_names(output):
         raise InputError(
             f"{output} is not empty and holds no {RUN}: found {', '.join(strangers[:3])}. "
             "Choose an empty or new output"
         )
-    run = {
-        "plan_fingerprint": fingerprint(plan),
-        "plan": plan,
-        "config": config or {},
-        "versions": _versions(),
-        "planned_rows": planned_rows,
-    }
-    write_bytes(fs, f"{root}/{RUN}", _pretty(run))
-    return run["plan_fingerprint"]
 
 
 def write_manifest(output: Location, commits: list[Commit] | None = None) -> RunManifest:
@@ -98,7 +133,7 @@ def write_manifest(output: Location, commits: list[Commit] | None = None) -> Run
     for commit in commits:
         reasons.update(commit.reasons)
     manifest = RunManifest(
-        **run,
+        **{key: run[key] for key in ("plan_fingerprint", "plan", "config", "versions", "planned_rows")},
         shards=[
             Shard(name, commit.rows, str(commit.files[name]["sha256"]))
             for commit in commits
@@ -110,6 +145,7 @@ def write_manifest(output: Location, commits: list[Commit] | None = None) -> Run
             "rejects": sum(commit.rejects for commit in commits),
             "bytes": sum(int(file["bytes"]) for commit in commits for file in commit.files.values()),
         },
+        labels=label_counts(commits),
     )
     fs, root = filesystem(output)
     write_bytes(fs, f"{root}/{MANIFEST}", _pretty(asdict(manifest)))
@@ -127,7 +163,7 @@ def read_manifest(output: Location) -> RunManifest:
 
 
 def read_run(output: Location) -> dict[str, Any]:
-    """Returns what `claim_output` recorded: plan_fingerprint, plan, config, versions, planned_rows.
+    """Returns what `claim_output` recorded: plan_fingerprint, plan, config, versions, planned_rows, job.
 
     Raises:
         InputError: `output` is not a dataset folder, or the record is damaged.
@@ -150,7 +186,12 @@ def _visible_names(output: Location) -> list[str]:
     fs, root = filesystem(output)
     fs.invalidate_cache()
     names = (path.rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(root, detail=False))
-    return sorted(name for name in names if not name.startswith("."))
+    return sorted(name for name in names if not name.startswith(".") and name != LEASE)
+
+
+def _decided(plan: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what must not change while a dataset grows."""
+    return {**plan, **{key: config[key] for key in SHAPING if key in config}}
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

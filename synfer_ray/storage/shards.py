@@ -2,19 +2,27 @@
 
 A shard becomes part of the dataset when its commit record is in place. The record is written last and holds
 the hash of every file, so that a crash at any moment leaves a whole shard or files that nobody refers to.
+
+Why not the checkpoints of Ray Data: a shard has two outputs, samples and rejects; its filter actor may take
+the last CPU of a small machine; and small inputs are coalesced, so that all is committed at the very end.
 """
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
 
 from synfer_ray.errors import InputError
+from synfer_ray.storage.fingerprint import fingerprint
 from synfer_ray.storage.locations import UNFINISHED, Location, filesystem, list_files, read_files, write_bytes
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
 
@@ -42,6 +50,27 @@ class Commit:
     """UTC, ISO 8601. Informative only: nothing is decided by a clock."""
     indices: list[int] | None = None
     """The settled plan rows if they are not all of first..last."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """What the stages with a model took, by stage."""
+    unguided: int = 0
+    """Rows in which semantic guidance was left out of at least one step."""
+
+    def to_json(self) -> str:
+        """Returns the record as it is stored, with a digest of itself."""
+        record = asdict(self)
+        return json.dumps(record | {"digest": fingerprint(record)})
+
+    @staticmethod
+    def from_json(text: str | bytes) -> "Commit":
+        """Reads a record.
+
+        Raises:
+            ValueError, TypeError: it is not what was stored.
+        """
+        record = json.loads(text)
+        if record.pop("digest", None) not in (None, fingerprint(record)):  # version 0.1.0 wrote no digest
+            raise ValueError("an altered commit record")
+        return Commit(**record)
 
     @property
     def record(self) -> str:
@@ -64,7 +93,14 @@ class Commit:
         return next((name for name in self.files if name.startswith(f"{REJECTS}/")), None)
 
 
-def commit_shard(output: Location, first: int, last: int, data: pa.Table, rejects: pa.Table) -> Commit:
+def commit_shard(
+    output: Location,
+    first: int,
+    last: int,
+    data: pa.Table,
+    rejects: pa.Table,
+    seconds: Mapping[str, float] | None = None,
+) -> Commit:
     """Writes the plan rows first..last (inclusive): samples, rejected rows, and then the commit record.
 
     Doing it again replaces the files by equal ones, so a stage may be retried at any time.
@@ -76,6 +112,7 @@ def commit_shard(output: Location, first: int, last: int, data: pa.Table, reject
         data: the samples. If there is a column `index`, the shard settles the rows named there and in the
             rejects; otherwise all of first..last.
         rejects: the rows that became no sample, in `reject_schema()`.
+        seconds: what the stages with a model took, by stage.
 
     Raises:
         ValueError: a plan row occurs twice, or lies outside first..last.
@@ -87,9 +124,7 @@ def commit_shard(output: Location, first: int, last: int, data: pa.Table, reject
     tables = {f"{DATA}/train-{span}.parquet": data, f"{REJECTS}/rejects-{span}.parquet": rejects}
     for name, table in tables.items():
         if table.num_rows:
-            parquet = _parquet(table)
-            write_bytes(fs, f"{root}/{name}", parquet)
-            files[name] = {"sha256": hashlib.sha256(parquet).hexdigest(), "bytes": len(parquet)}
+            files[name] = _write(fs, f"{root}/{name}", table)
     commit = Commit(
         first,
         last,
@@ -101,8 +136,10 @@ def commit_shard(output: Location, first: int, last: int, data: pa.Table, reject
         files=files,
         committed_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         indices=indices,
+        seconds=dict(seconds or {}),
+        unguided=sum(skipped > 0 for skipped in _values(data, "guidance_skipped")),
     )
-    write_bytes(fs, f"{root}/{commit.record}", json.dumps(asdict(commit)).encode())
+    write_bytes(fs, f"{root}/{commit.record}", commit.to_json().encode())
     return commit
 
 
@@ -112,10 +149,37 @@ def read_commits(output: Location) -> list[Commit]:
     Raises:
         InputError: a record is damaged.
     """
+    commits, damaged = survey_commits(output)
+    if damaged:
+        raise InputError(f"damaged commit record: {', '.join(damaged[:3])}; run: synfer repair {output}")
+    return commits
+
+
+def survey_commits(output: Location) -> tuple[list[Commit], list[str]]:
+    """Returns the commits in plan order, and the names of records that cannot be trusted."""
     fs, root = filesystem(output)
-    paths = [path for path in list_files(fs, f"{root}/{COMMITS}") if path.endswith(".json")]
-    commits = [_commit(path, text) for path, text in zip(paths, read_files(fs, paths))]
-    return sorted(commits, key=lambda commit: commit.first)
+    paths = _records(output)
+    commits, damaged = [], []
+    for path, text in zip(paths, read_files(fs, paths)):
+        try:
+            commits.append(Commit.from_json(text))
+        except (ValueError, TypeError, KeyError):
+            damaged.append(path[len(root) + 1 :])
+    return sorted(commits, key=lambda commit: commit.first), damaged
+
+
+def any_commit(output: Location) -> bool:
+    """Whether anything is committed."""
+    return bool(_records(output))
+
+
+def label_counts(commits: Iterable[Commit]) -> dict[str, int]:
+    """Returns the number of rows by calibrated expression."""
+    counts: Counter[str] = Counter()
+    for commit in commits:
+        for labels in commit.labels.values():
+            counts.update(labels)
+    return dict(counts)
 
 
 def done_indices(output: Location) -> set[int]:
@@ -123,10 +187,11 @@ def done_indices(output: Location) -> set[int]:
     return {index for commit in read_commits(output) for index in commit.settled}
 
 
-def find_orphans(output: Location) -> list[str]:
+def find_orphans(output: Location, commits: Iterable[Commit] | None = None) -> list[str]:
     """Returns the names, below the output, of shard files that no commit names and of unfinished files."""
     fs, root = filesystem(output)
-    kept = {name for commit in read_commits(output) for name in commit.files}
+    commits = read_commits(output) if commits is None else commits
+    kept = {name for commit in commits for name in commit.files}
     names = [path[len(root) + 1 :] for path in list_files(fs, root)]
     return [
         name
@@ -135,39 +200,49 @@ def find_orphans(output: Location) -> list[str]:
     ]
 
 
-def remove_orphans(output: Location) -> list[str]:
-    """Deletes what `find_orphans` finds and returns it. Call it before writers start, never beside one."""
+def remove_orphans(output: Location, commits: Iterable[Commit] | None = None) -> list[str]:
+    """Deletes what `find_orphans` finds and returns it. Call it before writers start, never beside one.
+
+    With the `commits` that the caller plans by, a shard that a late writer commits after they were read is
+    made again, rather than lost between the two.
+    """
     fs, root = filesystem(output)
-    orphans = find_orphans(output)
+    orphans = find_orphans(output, commits)
     for name in orphans:
         fs.rm_file(f"{root}/{name}")
     return orphans
 
 
-def _commit(path: str, text: bytes) -> Commit:
-    try:
-        return Commit(**json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"damaged commit record: {path}: {error}") from error
+def _records(output: Location) -> list[str]:
+    fs, root = filesystem(output)
+    return [path for path in list_files(fs, f"{root}/{COMMITS}") if path.endswith(".json")]
 
 
-def _parquet(table: pa.Table) -> bytes:
-    """Encodes a table; image bytes are compressed already and get no codec, dictionary or statistics."""
-    plain = [leaf for leaf in _leaves(table.schema) if leaf != "image.bytes"]
+def parquet_options(schema: pa.Schema) -> dict[str, Any]:
+    """Returns how samples are encoded: image bytes are compressed already, and get no codec or statistics."""
+    plain = [leaf for leaf in _leaves(schema) if leaf != "image.bytes"]
+    return {
+        "row_group_size": ROW_GROUP,
+        "compression": {leaf: "zstd" for leaf in plain} | {"image.bytes": "none"},
+        "use_dictionary": plain,
+        "write_statistics": plain,
+        "write_page_index": True,
+        "use_content_defined_chunking": True,
+    }
+
+
+def _write(fs: AbstractFileSystem, path: str, table: pa.Table) -> dict[str, str | int]:
+    """Writes a table; its hash is made while the disk or the store is busy."""
     buffer = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        buffer,
-        row_group_size=ROW_GROUP,
-        compression={leaf: "zstd" for leaf in plain} | {"image.bytes": "none"},
-        use_dictionary=plain,
-        write_statistics=plain,
-        write_page_index=True,
-        use_content_defined_chunking=True,
-    )
-    return buffer.getvalue().to_pybytes()
+    pq.write_table(table, buffer, **parquet_options(table.schema))
+    parquet = memoryview(buffer.getvalue())
+    with ThreadPoolExecutor(1) as beside:
+        digest = beside.submit(hashlib.sha256, parquet)
+        write_bytes(fs, path, parquet)
+        return {"sha256": digest.result().hexdigest(), "bytes": len(parquet)}
 
 
+@cache
 def _leaves(schema: pa.Schema) -> list[str]:
     """Returns the paths of the Parquet columns: `image.bytes`, `action_units.list.element`, `seed`."""
     buffer = pa.BufferOutputStream()
@@ -189,6 +264,10 @@ def _indices(first: int, last: int, data: pa.Table, rejects: pa.Table) -> list[i
 
 def _counts(table: pa.Table, column: str) -> dict[str, int]:
     return dict(Counter(table[column].to_pylist())) if column in table.column_names else {}
+
+
+def _values(table: pa.Table, column: str) -> list[Any]:
+    return table[column].drop_null().to_pylist() if column in table.column_names else []
 
 
 def _label_counts(data: pa.Table) -> dict[str, dict[str, int]]:

@@ -2,13 +2,19 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synfer_ray.storage.locations import Location, filesystem
 from synfer_ray.storage.manifest import MANIFEST, read_manifest, read_run
-from synfer_ray.storage.shards import Commit, find_orphans, read_commits
+from synfer_ray.storage.shards import Commit, find_orphans, survey_commits
+
+READERS = 8
+"""Shards that are read at the same time: object stores answer slowly, but many requests at once."""
 
 
 def verify(output: Location) -> list[str]:
@@ -21,15 +27,14 @@ def verify(output: Location) -> list[str]:
         InputError: `output` is not a dataset folder.
     """
     planned = read_run(output)["planned_rows"]
-    commits = read_commits(output)
-    problems, ids = [], Counter[str]()
-    for commit in commits:
-        damage, found = _read_shard(output, commit)
+    commits, damaged = survey_commits(output)
+    problems, ids = [f"{name}: altered" for name in damaged], Counter[str]()
+    for damage, found in _read_shards(output, commits):
         problems += damage
         ids.update(found)
-    problems += [f"{name}: no commit names it" for name in find_orphans(output)]
+    problems += [f"{name}: no commit names it" for name in find_orphans(output, commits)]
     problems += [f"sample_id {name} occurs {times} times" for name, times in ids.items() if times > 1]
-    settled = Counter(index for commit in commits for index in commit.settled)
+    settled = _times_settled(commits)
     problems += [f"plan row {row} is settled {times} times" for row, times in settled.items() if times > 1]
     if planned is not None and len(settled) < planned:
         open_rows = planned - len(settled)
@@ -38,14 +43,28 @@ def verify(output: Location) -> list[str]:
 
 
 def discard_damaged(output: Location) -> list[str]:
-    """Removes the commits of shards with a missing, truncated or altered file, so that the same job makes
-    exactly these shards again; returns the names of the removed records.
+    """Removes damaged commit records, and those of shards with a damaged file or a row that occurs twice, so
+    that the same job makes exactly these rows again; returns the names of the removed records.
     """
     fs, root = filesystem(output)
-    damaged = [commit.record for commit in read_commits(output) if _read_shard(output, commit)[0]]
+    commits, damaged = survey_commits(output)
+    times = _times_settled(commits)
+    for commit, (damage, _) in zip(commits, _read_shards(output, commits)):
+        if damage or any(times[index] > 1 for index in commit.settled):
+            damaged.append(commit.record)
     for name in damaged:
         fs.rm_file(f"{root}/{name}")
     return damaged
+
+
+def _times_settled(commits: Sequence[Commit]) -> Counter[int]:
+    return Counter(index for commit in commits for index in commit.settled)
+
+
+def _read_shards(output: Location, commits: Sequence[Commit]) -> Iterator[tuple[list[str], list[str]]]:
+    """Reads the files of all shards, some at a time, in the order of the commits."""
+    with ThreadPoolExecutor(READERS) as pool:
+        yield from pool.map(partial(_read_shard, output), commits)
 
 
 def _read_shard(output: Location, commit: Commit) -> tuple[list[str], list[str]]:

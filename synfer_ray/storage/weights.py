@@ -72,7 +72,16 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -
     Raises:
         InputError: with a report of missing, unexpected, misshapen and non-finite tensors.
     """
-    expected = model.state_dict()
+    check_weights(model.state_dict(), weights, f"{origin} does not fit {type(model).__name__}")
+    model.load_state_dict(dict(weights))
+
+
+def check_weights(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], complaint: str) -> None:
+    """Compares keys and shapes, and looks for values that are not finite.
+
+    Raises:
+        InputError: the complaint with a report of missing, unexpected, misshapen and non-finite tensors.
+    """
     shared = expected.keys() & weights.keys()
     report = {
         "missing": sorted(expected.keys() - weights.keys()),
@@ -82,14 +91,17 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -
             for key in shared
             if weights[key].shape != expected[key].shape
         ),
-        "not finite": sorted(key for key in shared if not torch.isfinite(weights[key]).all()),
+        "not finite": sorted(
+            key
+            for key in shared
+            if weights[key].shape == expected[key].shape and not torch.isfinite(weights[key]).all()
+        ),
     }
     problems = [
         f"{kind}: {', '.join(keys[:5])} ({len(keys)} in all)" for kind, keys in report.items() if keys
     ]
     if problems:
-        raise InputError(f"{origin} does not fit {type(model).__name__}: " + "; ".join(problems))
-    model.load_state_dict(dict(weights))
+        raise InputError(f"{complaint}: " + "; ".join(problems))
 
 
 def _storable(value: Tensor, half: bool) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from synfer_ray.calibration.experts import BundleExpert, OnnxExpert, load_expert, resize
+from synfer_ray.calibration.experts import NetworkExpert, OnnxExpert, load_expert, resize
 from synfer_ray.calibration.networks import FERClassifier
 from synfer_ray.config import ExpertConfig
 from synfer_ray.errors import InputError
@@ -118,7 +118,7 @@ def test_bundle_expert_divides_by_both_temperatures(tmp_path) -> None:
     expert = load_expert(ExpertConfig(name="r", path=str(tmp_path / "r"), temperature=3.0))
     with torch.no_grad():
         expected = (model.network(torch.from_numpy(images)) / 6).softmax(-1).numpy()
-    assert isinstance(expert, BundleExpert) and expert.name == "r"
+    assert isinstance(expert, NetworkExpert) and expert.name == "r"
     np.testing.assert_allclose(expert.predict(images), expected, atol=1e-6)
 
 

@@ -54,6 +54,19 @@ def test_transparent_pixels_become_grey():
     )
 
 
+@pytest.mark.parametrize(
+    "data", [b"", b"no image at all", encoded(noise(), "GIF"), encoded(noise(), "PNG")[:60]]
+)
+def test_a_bad_file_is_told_in_the_same_words_each_time(data):
+    details = set()
+    for _ in range(2):
+        with pytest.raises(BadImage) as bad:
+            decode_image(bytearray(data))
+        details.add(bad.value.detail)
+    (detail,) = details
+    assert "0x" not in detail
+
+
 def test_a_photo_held_sideways_is_turned_upright():
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -1,8 +1,8 @@
 import base64
 import io
-import json
 import re
 import uuid
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -18,7 +18,7 @@ from synfer_ray.reporting.samples import survey
 from synfer_ray.storage.locations import filesystem, write_bytes
 from synfer_ray.storage.manifest import claim_output
 from synfer_ray.storage.schema import fetext_schema, reject_schema, sample_schema
-from synfer_ray.storage.shards import commit_shard, read_commits
+from synfer_ray.storage.shards import Commit, commit_shard, read_commits
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
 from tests.fake_dataset import VOTERS, face, fill, png, sample, tables
@@ -100,9 +100,9 @@ def test_throughput_is_a_curve_over_the_time_between_commits(tmp_path):
     claim_output(tmp_path, {"seed": 0})
     fill(tmp_path, shards=5, rows=10)
     for record in (tmp_path / "commits").iterdir():
-        commit = json.loads(record.read_text())
-        commit["committed_at"] = f"2025-01-01T0{commit['first'] // 10}:00:00+00:00"
-        record.write_text(json.dumps(commit))
+        commit = Commit.from_json(record.read_text())
+        moment = f"2025-01-01T0{commit.first // 10}:00:00+00:00"
+        record.write_text(replace(commit, committed_at=moment).to_json())
     build_report(tmp_path)
     html = (tmp_path / "report.html").read_text()
     assert "over 4:00:00 hours of work" in html

@@ -29,13 +29,13 @@ def test_without_landmarker_images_are_resized():
     ],
 )
 def test_pose(yaw, pitch, pose):
-    assert pose_of(FaceReading(np.zeros(41), np.zeros((5, 2)), yaw, pitch)) == pose
+    assert pose_of(FaceReading(np.zeros(41), np.zeros((5, 2)), np.zeros(4), yaw, pitch)) == pose
 
 
 def test_super_resolution_does_not_move_the_face():
     """An enlarged image aligns like the image itself: its keypoints are enlarged with it."""
     keypoints = np.array([[17, 20], [31, 18], [25, 27], [20, 35], [31, 34]], np.float32)
-    reading = FaceReading(np.zeros(41), keypoints, 0.0, 0.0)
+    reading = FaceReading(np.zeros(41), keypoints, np.zeros(4), 0.0, 0.0)
     aligner = FaceAligner(FETextConfig(image_size=64))
     smooth = picture(0, 6).resize((48, 48), 3)
     plain = np.asarray(aligner._resized(smooth, reading), float)

@@ -38,6 +38,18 @@ def test_fetext_images_are_found_by_number_across_shards(tmp_path):
     assert torch.equal(pool.latents(numbers, components, 32), encode_image(components, pixels))
 
 
+@pytest.mark.parametrize("kept", [0, 0.5, 0.99])
+def test_a_corrupt_fetext_shard_is_named(tmp_path, kept):
+    claim_output(tmp_path / "faces", {"made": "up"}, planned_rows=20)
+    fill(tmp_path / "faces", shards=1, rows=20, rejected_every=1000, size=32)
+    write_manifest(tmp_path / "faces")
+    pool = open_layouts(LayoutConfig(mode="partial_noise", pool=str(tmp_path / "faces")), tmp_path)
+    (shard,) = (tmp_path / "faces" / "data").iterdir()
+    shard.write_bytes(shard.read_bytes()[: int(kept * shard.stat().st_size)])
+    with pytest.raises(InputError, match=r"cannot read FEText shard .*train-00000000-00000019"):
+        pool.latents([3], tiny_components(), 32)
+
+
 def test_no_pool_is_needed_without_layouts_and_a_missing_one_is_named(tmp_path):
     assert open_layouts(LayoutConfig(), tmp_path) is None
     with pytest.raises(InputError, match=r"latents\.safetensors.*layout\.mode=none"):

@@ -5,18 +5,19 @@ import pyarrow.parquet as pq
 from synfer_ray.stages.sample_rows import rejection, sample_rows
 from synfer_ray.stages.shard_writer import ShardWriter
 from synfer_ray.storage.schema import sample_schema
-from synfer_ray.storage.shards import read_commits
+from synfer_ray.storage.shards import Commit, read_commits
 from tests.fake_dataset import VOTERS, sample
 
 
 def commit(output, rows):
-    return ShardWriter(str(output), VOTERS)(sample_rows(rows, VOTERS)).to_pylist()
+    return ShardWriter(str(output), VOTERS)(sample_rows(rows, VOTERS))["commit"].to_pylist()
 
 
 def test_a_block_becomes_one_committed_shard_with_every_row(tmp_path):
     rows = [sample(8), sample(9) | rejection("vote", "mismatch", "fear 0.4"), sample(10)]
-    assert commit(tmp_path, rows) == [{"rows": 2, "rejects": 1}]
+    (record,) = commit(tmp_path, rows)
     (shard,) = read_commits(tmp_path)
+    assert Commit.from_json(record) == shard
     assert (shard.first, shard.last, shard.reasons) == (8, 10, {"mismatch": 1})
     written = pq.read_table(tmp_path / shard.data_file)
     assert written.schema.names == sample_schema(VOTERS).names

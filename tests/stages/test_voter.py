@@ -1,12 +1,18 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from synfer_ray.calibration.experts import load_expert
-from synfer_ray.config import CalibrateConfig
-from synfer_ray.faces.images import decode_image
+from synfer_ray.config import CalibrateConfig, ExpertConfig, FacesConfig, ServeConfig
+from synfer_ray.faces.images import decode_image, resize_square, square_pixels
+from synfer_ray.faces.preparation import cut_out
 from synfer_ray.stages.sample_rows import rejection, sample_rows
 from synfer_ray.stages.voter import Voter
 from synfer_ray.storage.bundle import expert_spec
+from tests.faces.pictures import png as noise
 from tests.fake_dataset import face, png
 from tests.tiny_bundle import save_tiny_bundle
 
@@ -25,7 +31,7 @@ def rows(*indices, **changes):
 
 
 def ask(voter, planned):
-    return voter(sample_rows(planned, VOTERS)).to_pylist()
+    return voter(sample_rows(planned, VOTERS)).drop_columns("vote_seconds").to_pylist()
 
 
 def test_every_voter_leaves_its_opinion_of_the_resized_image(voter, tmp_path):
@@ -66,3 +72,50 @@ def test_an_unknown_expert_is_refused_with_the_choices(tmp_path):
     ):
         expert_spec("residul", bundle, {})
     assert load_expert(expert_spec("guide", bundle, {})).name == "guide"
+
+
+def cropped(config, **settings):
+    expert = ExpertConfig(path=str(Path(config.bundle) / "experts" / "guide"), crop="arcface")
+    return replace(config, voters=["guide", "mine"], experts={"mine": expert}, **settings)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    bundle = save_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+    return CalibrateConfig(input="", output="", bundle=str(bundle), batch_size=2)
+
+
+def test_each_expert_sees_its_own_crop(settings, fer2013, third_party_models):
+    pytest.importorskip("mediapipe")
+    faces = FacesConfig(landmarker_model=str(third_party_models / "face_landmarker.task"))
+    config = cropped(settings, faces=faces)
+    table = pq.read_table(fer2013 / "validation-00000-of-00001.parquet").slice(0, 4)
+    planned = [{"index": i, "image": image} for i, image in enumerate(table["image"].to_pylist())]
+    planned.append({"index": 4, "image": {"bytes": noise(0, side=64), "path": None}})
+    voter = Voter(config, config.voters)
+    *judged, blank = voter(sample_rows(planned, config.voters)).to_pylist()
+    assert (blank["stage"], blank["reason"]) == ("vote", "no_face") and blank["image"] is not None
+    seen = [row for row in judged if row["reason"] is None]
+    assert len(seen) >= 3
+    for row in seen:
+        image = decode_image(row["image"]["bytes"])
+        aligned = cut_out(image, voter.preparation.find(image), "arcface", 32)
+        for name, shown in (("voter_guide", resize_square(image, 32)), ("voter_mine", aligned)):
+            expected = voter.experts[0].predict(square_pixels(shown, 32)[None])[0]
+            np.testing.assert_allclose(row[name], expected, atol=1e-5)
+
+
+def test_a_crop_needs_a_landmarker_and_a_name(settings):
+    config = cropped(settings)
+    for changed, message in [
+        (config, r"crop=arcface of expert mine needs faces\.landmarker_model"),
+        (
+            replace(config, experts={"mine": replace(config.experts["mine"], crop="arcfce")}),
+            "crop of expert mine",
+        ),
+        (
+            ServeConfig(bundle=config.bundle, voters=config.voters, experts=config.experts),
+            "a service judges faces as sent",
+        ),
+    ]:
+        assert message.replace("\\", "") in str(Voter(changed, ["guide", "mine"]).refusal)

@@ -1,4 +1,5 @@
 import uuid
+from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
@@ -6,7 +7,8 @@ import pytest
 from synfer_ray.errors import InputError
 from synfer_ray.storage.locations import filesystem
 from synfer_ray.storage.manifest import claim_output, read_manifest, write_manifest
-from tests.fake_dataset import fill
+from synfer_ray.taxonomy.expressions import EXPRESSIONS
+from tests.fake_dataset import fill, sample
 
 PLAN = {"seed": 0, "num_images": 20, "models": {"unet": "aa"}, "quotas": [1, 2]}
 
@@ -24,6 +26,7 @@ def test_the_same_plan_continues(output):
 
 def test_a_changed_plan_is_refused_naming_each_key_with_both_values(output):
     claim_output(output, PLAN)
+    fill(output, shards=1)
     changed = {"seed": 1, "num_images": 20, "models": {"unet": "aa", "vae": "bb"}, "quotas": [1, 2]}
     with pytest.raises(InputError) as refusal:
         claim_output(output, changed)
@@ -32,6 +35,16 @@ def test_a_changed_plan_is_refused_naming_each_key_with_both_values(output):
     assert 'models.vae: (not set) -> "bb"' in message
     assert "num_images" not in message and "unet" not in message
     claim_output(output, PLAN)
+
+
+def test_the_plan_may_change_as_long_as_nothing_is_committed(output):
+    claim_output(output, PLAN)
+    claim_output(output, PLAN | {"seed": 1}, config={"shard_rows": 8})
+    fill(output, shards=1)
+    with pytest.raises(InputError, match="seed: 1 -> 0"):
+        claim_output(output, PLAN)
+    with pytest.raises(InputError, match="shard_rows: 8 -> 16"):
+        claim_output(output, PLAN | {"seed": 1}, config={"shard_rows": 16})
 
 
 def test_a_folder_of_somebody_else_is_refused(output):
@@ -57,6 +70,7 @@ def test_the_manifest_sums_up_the_commits(output):
     assert manifest.plan_fingerprint == plan
     assert manifest.plan["models"] == {"unet": "aa"}
     assert manifest.config == {"actors": 2}
+    assert manifest.labels == Counter(EXPRESSIONS[sample(i)["label"]] for i in range(20) if i % 5 != 4)
     assert "pyarrow" in manifest.versions
 
     fs, root = filesystem(output)
@@ -77,6 +91,7 @@ def test_a_folder_without_a_plan_has_no_manifest(tmp_path):
 
 
 def test_a_damaged_plan_is_named(tmp_path):
+    fill(tmp_path, shards=1)
     (tmp_path / "run.json").write_text('{"plan": ')
     with pytest.raises(InputError, match=r"damaged.*run\.json"):
         claim_output(tmp_path, PLAN)

@@ -14,7 +14,13 @@ from synfer_ray.errors import InputError
 from synfer_ray.storage import shards
 from synfer_ray.storage.locations import filesystem, list_files
 from synfer_ray.storage.schema import reject_schema
-from synfer_ray.storage.shards import commit_shard, done_indices, read_commits, remove_orphans
+from synfer_ray.storage.shards import (
+    commit_shard,
+    done_indices,
+    read_commits,
+    remove_orphans,
+    survey_commits,
+)
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
 from tests.fake_dataset import REASONS, sample, tables
 
@@ -153,6 +159,50 @@ def test_a_process_killed_before_each_rename_leaves_only_orphans(tmp_path, step)
     assert len(orphans) == step + 1
     assert [name for name in orphans if name.endswith(".tmp")]
     assert names(tmp_path) == []
+
+
+FULL_DISK = """
+import resource, sys
+sys.path.insert(0, {root!r})
+from tests.fake_dataset import tables
+from synfer_ray.storage.shards import commit_shard
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    commit_shard({output!r}, 0, 9, *tables(range(10), rejected=[5]))
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_disk_without_room_leaves_nothing_behind(tmp_path):
+    root = str(Path(__file__).resolve().parents[2])
+    script = FULL_DISK.format(root=root, output=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "File too large" in done.stdout, done.stderr
+    assert names(tmp_path) == []
+    commit_shard(tmp_path, 0, 9, *tables(range(10), rejected=[5]))
+    assert done_indices(tmp_path) == set(range(10))
+
+
+def test_an_altered_record_is_not_trusted(output):
+    fs, root = filesystem(output)
+    commit = commit_shard(output, 0, 2, *tables(range(3)))
+    text = fs.cat_file(f"{root}/{commit.record}")
+    fs.pipe_file(f"{root}/{commit.record}", text.replace(b'"rows": 3', b'"rows": 2'))
+    with pytest.raises(InputError, match=r"00000000-00000002\.json; run: synfer repair"):
+        read_commits(output)
+    assert survey_commits(output) == ([], [commit.record])
+
+
+def test_a_shard_committed_after_the_plan_was_made_is_no_reason_to_keep_its_files(output):
+    """A late writer: its files are orphans to whoever planned without them, and will be made again."""
+    commit_shard(output, 0, 9, *tables(range(10)))
+    planned_by = read_commits(output)
+    commit_shard(output, 10, 19, *tables(range(10, 20)))
+    assert remove_orphans(output, planned_by) == ["data/train-00000010-00000019.parquet"]
+    before = commit_shard(output, 10, 19, *tables(range(10, 20)))
+    assert read_commits(output)[1] == before and len(ids(output)) == 20
 
 
 def test_committing_again_gives_the_same_bytes(output):

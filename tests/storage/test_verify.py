@@ -72,6 +72,25 @@ def test_only_the_damaged_shard_is_made_again(output):
     assert {path.name: path.read_bytes() for path in (output / "data").iterdir()} == before
 
 
+def test_a_late_writer_of_a_finished_shard_changes_nothing(output):
+    before = {path: path.read_bytes() for path in output.glob("*/*.parquet")}
+    commit_shard(output, 10, 19, *tables(range(10, 20), rejected=[14, 19]))
+    assert verify(output) == []
+    assert {path: path.read_bytes() for path in output.glob("*/*.parquet")} == before
+
+
+def test_damaged_records_and_doubled_rows_are_discarded(output):
+    record = output / "commits" / "00000000-00000009.json"
+    record.write_bytes(record.read_bytes().replace(b"low_confidence", b"low_confidencf"))
+    commit_shard(output, 15, 16, *tables([15, 16]))
+    assert "commits/00000000-00000009.json: altered" in verify(output)
+    discarded = [
+        f"commits/{span}.json" for span in ("00000000-00000009", "00000010-00000019", "00000015-00000016")
+    ]
+    assert sorted(discard_damaged(output)) == discarded
+    assert done_indices(output) == set(range(20, 30))
+
+
 def test_a_folder_that_is_no_dataset_is_refused(tmp_path):
     with pytest.raises(InputError, match="not a dataset folder"):
         verify(tmp_path)

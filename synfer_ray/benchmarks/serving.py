@@ -1,0 +1,179 @@
+"""What serving adds to its models (P7): latency, throughput and goodput against direct calls; start, memory.
+
+Both sides judge the same image files with the same settings, one file a request. The direct calls come from
+a process of their own, as the load on the service does, and the two take turns on the machine.
+"""
+
+import io
+import socket
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from synfer_ray.benchmarks.cost import Cost
+from synfer_ray.benchmarks.growth import in_new_process
+from synfer_ray.benchmarks.load import Load, Outcome, put_load
+from synfer_ray.benchmarks.memory import private_mib
+from synfer_ray.config import ServeConfig, ServingBenchmarkConfig
+from synfer_ray.errors import RunFailed
+
+FILES = 16
+HEADERS = {"Content-Type": "image/png"}
+
+
+@dataclass(frozen=True)
+class DirectCalls:
+    """The models without a service: seconds of each call with one face, and of each with a full batch.
+
+    `full_cpu` are the CPU seconds of all calls with a full batch.
+    """
+
+    single: list[float]
+    full: list[float]
+    full_cpu: float
+
+
+def measure_serving(config: ServingBenchmarkConfig, bundle: str, repetitions: int) -> dict[str, list[Any]]:
+    """Returns the figures of P7, one a repetition; start-up and memory are measured once.
+
+    Raises:
+        RunFailed: a request failed, or the same file was answered in two ways.
+    """
+    serve = replace(config.serve, bundle=bundle, port=free_port(), grpc_port=0)
+    files = noise_files(serve)
+    turns = []
+    with running_service(serve, files[0]) as (url, start_seconds):
+        for _ in range(repetitions):
+            direct = in_new_process(direct_calls, serve, files, config.seconds)
+            turns.append(figures(config, serve, direct, lambda **load: answered(url, files, config, **load)))
+        memory = [private_mib(process) for process in replica_processes()]
+    measured = {name: [turn[name] for turn in turns] for name in turns[0]}
+    return measured | {"P7 start": [start_seconds], "P7 memory": memory}
+
+
+def figures(
+    config: ServingBenchmarkConfig, serve: ServeConfig, direct: DirectCalls, load: Callable[..., Outcome]
+) -> dict[str, float | Cost]:
+    """Puts four loads on the service and returns one value for each figure; times in milliseconds.
+
+    Throughput comes in CPU time too, where the service counts with its proxy and all of Ray. A face waits for
+    a batch at most `batch_wait_ms` if the device is idle, and one full batch if it is busy.
+    """
+    alone = load(callers=1)
+    saturated = load(callers=2 * serve.batch_size)
+    half = load(rate=saturated.rate / 2)
+    overload = load(rate=saturated.rate * 2)
+    call, batch = float(np.percentile(direct.single, 99)), statistics.median(direct.full)
+    faces = len(direct.full) * serve.batch_size
+    throughput = Cost(
+        wall=saturated.rate * sum(direct.full) / faces,
+        cpu=len(saturated.latencies) / saturated.service_cpu * direct.full_cpu / faces,
+    )
+    in_time = sum(seconds <= config.deadline for seconds in overload.latencies) / overload.seconds
+    return {
+        "P7": half.p99() / call,
+        "P7 alone": 1000 * (alone.p99() - call) - serve.batch_wait_ms,
+        "P7 half": 1000 * (half.p99() - call - batch) - serve.batch_wait_ms,
+        "P7 throughput": throughput,
+        "P7 goodput": in_time / saturated.rate,
+        "P7 overload": 1000 * overload.p99(),
+    }
+
+
+def answered(url: str, files: Sequence[bytes], config: ServingBenchmarkConfig, **load: Any) -> Outcome:
+    """Puts a load on the service from another process.
+
+    Raises:
+        RunFailed: a request failed, or the same file was answered in two ways.
+    """
+    before = cpu_seconds()
+    outcome: Outcome = in_new_process(put_load, Load(url, files, HEADERS, config.seconds, **load))
+    outcome.service_cpu = cpu_seconds() - before
+    if outcome.failed or outcome.changed:
+        raise RunFailed(f"{load}: {outcome.failed} requests failed, {outcome.changed} answers changed")
+    return outcome
+
+
+def direct_calls(config: ServeConfig, files: Sequence[bytes], seconds: float) -> DirectCalls:
+    """Calls the models in this process, from the image file to the verdict."""
+    from synfer_ray.serving.ensemble import Ensemble
+    from synfer_ray.serving.faces import face_of_file
+
+    ensemble = Ensemble(config)  # has judged a full batch
+
+    def judge(number: int, count: int) -> float:
+        started = time.perf_counter()
+        batch = [files[(number + place) % len(files)] for place in range(count)]
+        ensemble(
+            [face_of_file(file, "", "", ensemble.image_size, config.limits.max_pixels) for file in batch]
+        )
+        return time.perf_counter() - started
+
+    def judge_for_a_while(count: int) -> list[float]:
+        end = time.perf_counter() + seconds
+        taken: list[float] = []
+        while not taken or time.perf_counter() < end:
+            taken.append(judge(len(taken), count))
+        return taken
+
+    single, started = judge_for_a_while(1), time.process_time()
+    full = judge_for_a_while(config.batch_size)
+    return DirectCalls(single, full, time.process_time() - started)
+
+
+@contextmanager
+def running_service(config: ServeConfig, file: bytes) -> Iterator[tuple[str, float]]:
+    """Starts the service; yields its address and the seconds from there to its first answer."""
+    from synfer_ray.runtime import ray_session
+    from synfer_ray.serving.app import calibrator_app
+    from synfer_ray.serving.job import APPLICATION, start_serve
+
+    url = f"http://{config.host}:{config.port}/v1/calibrate"
+    with ray_session():
+        from ray import serve
+
+        start_serve(config)
+        try:
+            started = time.perf_counter()
+            serve.run(calibrator_app(config), name=APPLICATION)
+            put_load(Load(url, [file], HEADERS, seconds=0.001))
+            yield url, time.perf_counter() - started
+        finally:
+            serve.shutdown()
+
+
+def cpu_seconds() -> float:
+    """Returns what the processes that this one started, Ray's all among them, have used of the CPU so far."""
+    times = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
+    return sum(used.user + used.system for used in times)
+
+
+def replica_processes() -> list[psutil.Process]:
+    """Returns the processes that hold the models of the service, of those that this one started."""
+    children = psutil.Process().children(recursive=True)
+    return [process for process in children if "".join(process.cmdline()).startswith("ray::ServeReplica")]
+
+
+def noise_files(config: ServeConfig) -> list[bytes]:
+    """Returns different PNG files of the size the models see, or of 64 pixels."""
+    side = config.image_size or 64
+    files = []
+    for pixels in np.random.default_rng(0).integers(0, 256, (FILES, side, side, 3), dtype=np.uint8):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        files.append(buffer.getvalue())
+    return files
+
+
+def free_port() -> int:
+    """Returns a port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,94 @@
+"""Generated against real images: how far apart, how varied, and whether any is a copy.
+
+Every figure has a yardstick of real images: as many as were generated, held out of the reference.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synfer_ray.errors import InputError
+from synfer_ray.evaluation.frechet import frechet_distance
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images as `features` [N, D] of a network and as `pixels` [N, P] of unit length and zero mean each."""
+
+    features: Array
+    pixels: Array
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, rows: NDArray[np.integer]) -> "ImageSet":
+        return ImageSet(self.features[rows], self.pixels[rows])
+
+
+def unit_pixels(luminance: Array) -> NDArray[np.float32]:
+    """Standardises luminance [N, H, W] so that the product of two rows [N, H*W] is their correlation."""
+    flat = luminance.reshape(len(luminance), -1).astype(np.float32)
+    centred = flat - flat.mean(axis=1, keepdims=True)
+    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
+
+
+def hold_out(generated: int, real: int, seed: int = 0) -> NDArray[np.int64]:
+    """Draws as many real images as were generated: the yardstick that all figures are given for as well.
+
+    Raises:
+        InputError: too few images of either kind.
+    """
+    if generated < 2 or real < 2 * generated:
+        raise InputError(
+            f"{generated} generated and {real} real images do not compare: "
+            "at least 2 generated and twice as many real ones are needed"
+        )
+    return np.random.default_rng(seed).permutation(real)[:generated]
+
+
+def compare(
+    generated: ImageSet, real: ImageSet, held_out: NDArray[np.integer], reconstructed: Array
+) -> dict[str, float]:
+    """Figures of generated images beside those of real ones.
+
+    Args:
+        held_out: rows of `real` that serve as the yardstick; the others are the reference.
+        reconstructed: features of the held-out images after the autoencoder, [N, D].
+
+    Returns:
+        Fréchet distances to the reference (`_real`: of the held-out images, the floor; `_reconstructed`: of
+        what the autoencoder leaves of them); diversity, the mean distance of two images in feature space; and
+        the median and largest correlation with the nearest image of the reference.
+    """
+    reference = real[np.setdiff1d(np.arange(len(real)), held_out)]
+    yardstick = real[held_out]
+    nearest = nearest_correlation(generated.pixels, reference.pixels)
+    nearest_real = nearest_correlation(yardstick.pixels, reference.pixels)
+    return {
+        "frechet_distance": frechet_distance(generated.features, reference.features),
+        "frechet_distance_real": frechet_distance(yardstick.features, reference.features),
+        "frechet_distance_reconstructed": frechet_distance(reconstructed, reference.features),
+        "diversity": mean_distance(generated.features),
+        "diversity_real": mean_distance(yardstick.features),
+        "nearest_correlation": float(np.median(nearest)),
+        "nearest_correlation_real": float(np.median(nearest_real)),
+        "nearest_correlation_max": float(nearest.max()),
+        "nearest_correlation_real_max": float(nearest_real.max()),
+    }
+
+
+def mean_distance(features: Array) -> float:
+    """Mean Euclidean distance of two different rows of [N, D]."""
+    rows = np.asarray(features, np.float64)
+    squares = (rows**2).sum(axis=1)
+    gaps = np.sqrt(np.maximum(squares[:, None] + squares - 2 * rows @ rows.T, 0))
+    return float(gaps.sum() / (len(rows) * (len(rows) - 1)))
+
+
+def nearest_correlation(pixels: Array, others: Array, chunk: int = 512) -> NDArray[np.float32]:
+    """For each row of unit pixels [N, P] its largest product with a row of `others` [M, P]: 1 for a copy."""
+    parts = [(pixels[start : start + chunk] @ others.T).max(axis=1) for start in range(0, len(pixels), chunk)]
+    return np.concatenate(parts).astype(np.float32)

@@ -1,0 +1,100 @@
+"""What Ray Serve's HTTP proxy does around a replica: it bounds bodies, and speaks the protocol's errors.
+
+The proxy takes in a body while the request still waits for a replica, so it must count as well. And what
+Serve itself answers (overload, a time limit, a replica that died) would be plain text, or nothing at all.
+
+Ray finds the middleware by environment variables, which must stand when it starts: `synfer serve` sets them.
+"""
+
+import json
+import os
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from synfer_ray.config import LimitsConfig
+
+MAX_BODY = "SYNFER_MAX_BODY_BYTES"
+
+
+def proxy_environment(limits: LimitsConfig) -> dict[str, str]:
+    """Returns the environment variables that proxies need, for HTTP and gRPC."""
+    return {
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middlewares",
+        MAX_BODY: str(limits.max_body_bytes),
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(limits.max_body_bytes),
+    }
+
+
+def middlewares() -> list[Middleware]:
+    """Called by Ray in the proxy."""
+    limit = int(os.environ.get(MAX_BODY, LimitsConfig().max_body_bytes))
+    return [Middleware(ProxyGuard, max_body_bytes=limit)]
+
+
+class ProxyGuard:
+    """ASGI middleware around Serve's proxy."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self.app = app
+        self.max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        length, started = 0, False
+        error: Message | None = None  # the start of an answer that is no JSON
+        text = b""
+
+        async def count() -> Message:
+            nonlocal length
+            message = await receive()
+            length += len(message.get("body", b""))
+            return {"type": "http.disconnect"} if length > self.max_body_bytes else message
+
+        async def translate(message: Message) -> None:
+            nonlocal started, error, text
+            if message["type"] == "http.response.start":
+                started = True
+                if message["status"] >= 400 and not _is_json(message):
+                    error = message
+                    return
+            if error is None:
+                await send(message)
+                return
+            text += message.get("body", b"")
+            if not message.get("more_body", False):
+                await _send_error(send, error["status"], text.decode(errors="replace"), _kept(error))
+
+        await self.app(scope, count, translate)
+        if started:
+            return
+        if length > self.max_body_bytes:
+            await _send_error(send, 413, f"the body has more than {self.max_body_bytes} bytes")
+        else:
+            await _send_error(
+                send, 503, "the replica that worked on this stopped; try again", [(b"retry-after", b"1")]
+            )
+
+
+def _is_json(message: Message) -> bool:
+    return any(
+        key.lower() == b"content-type" and value.startswith(b"application/json")
+        for key, value in message["headers"]
+    )
+
+
+def _kept(message: Message) -> list[tuple[bytes, bytes]]:
+    dropped = (b"content-type", b"content-length")
+    return [(key, value) for key, value in message["headers"] if key.lower() not in dropped]
+
+
+async def _send_error(
+    send: Send, status: int, text: str, headers: list[tuple[bytes, bytes]] | None = None
+) -> None:
+    body = json.dumps({"error": text.strip('"') or f"status {status}"}).encode()
+    own = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*(headers or []), *own]})
+    await send({"type": "http.response.body", "body": body})

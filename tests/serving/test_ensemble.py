@@ -1,0 +1,105 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from synfer_ray.config import ServeConfig, VoteConfig
+from synfer_ray.errors import InputError
+from synfer_ray.faces.images import decode_image, square_pixels
+from synfer_ray.serving.ensemble import Ensemble
+from synfer_ray.serving.faces import Face
+from synfer_ray.stages.calibrator import Calibrator
+from synfer_ray.stages.sample_rows import sample_rows
+from synfer_ray.stages.voter import Voter
+from synfer_ray.taxonomy.expressions import EXPRESSIONS
+from tests.fake_dataset import face, png
+
+FILES = [png(face(index, 40)) for index in range(7)]
+LABELS = ["happy", "sad", None, "fear", "happy", None, "anger"]
+
+
+@pytest.fixture(scope="module")
+def ensemble(serve_config):
+    return Ensemble(serve_config)
+
+
+@pytest.fixture(scope="module")
+def faces(ensemble):
+    return [
+        Face(square_pixels(decode_image(data), ensemble.image_size), label)
+        for data, label in zip(FILES, LABELS)
+    ]
+
+
+def test_verdicts_are_the_rows_of_the_calibrate_job(ensemble, faces, serve_config):
+    rows = [
+        {
+            "index": index,
+            "image": {"bytes": data, "path": ""},
+            "assigned_label": label and EXPRESSIONS.index(label),
+        }
+        for index, (data, label) in enumerate(zip(FILES, LABELS))
+    ]
+    table = Voter(serve_config, serve_config.voters)(sample_rows(rows, serve_config.voters))
+    table = Calibrator(serve_config.voters, serve_config.vote)(table)
+    verdicts = [verdict for face in faces for verdict in ensemble([face])]
+    assert {verdict.decision for verdict in verdicts} >= {"agree", "reject"}
+    for verdict, row in zip(verdicts, table.to_pylist()):
+        np.testing.assert_array_equal(verdict.probabilities, np.float32(row["label_probs"]))
+        for name, votes in zip(serve_config.voters, verdict.votes):
+            np.testing.assert_array_equal(votes, np.float32(row[f"voter_{name}"]))
+        if verdict.decision == "reject":
+            assert verdict.reason == row["reason"] and row["label"] is None
+        else:
+            assert EXPRESSIONS.index(verdict.label) == row["label"]
+            assert verdict.decision == row["decision"]
+            assert verdict.agreement == pytest.approx(row["agreement"])
+
+
+def test_an_answer_does_not_depend_on_the_batch(ensemble, faces):
+    alone = [ensemble([face])[0] for face in faces]
+    size = ensemble.batch_size
+    for first in range(size):
+        for one, verdict in zip(faces[first : first + size], ensemble(faces[first : first + size])):
+            np.testing.assert_array_equal(verdict.votes, alone[faces.index(one)].votes)
+
+
+class Crooked:
+    """An expert whose answer depends a little on the place in the batch."""
+
+    def __init__(self, name):
+        self.name = name
+        self.batches = []
+
+    def predict(self, pixels):
+        self.batches.append(len(pixels))
+        return (
+            np.full((len(pixels), 7), 0.1, np.float32)
+            + np.arange(len(pixels), dtype=np.float32)[:, None] * 1e-7
+        )
+
+
+def test_where_the_place_in_a_batch_counts_faces_are_judged_one_by_one(serve_config, monkeypatch, caplog):
+    crooked = Crooked("residual")
+    monkeypatch.setattr("synfer_ray.stages.voter.load_expert", lambda *_: crooked)
+    ensemble = Ensemble(replace(serve_config, voters=["residual"]))
+    assert ensemble.batch_size == 1 and crooked.batches == [4, 1]
+    assert "one by one" in caplog.text
+
+
+def test_attention_comes_for_those_who_ask(ensemble, faces):
+    wanted, other = ensemble([replace(faces[0], attention=True), faces[1]])
+    assert other.attention is None
+    assert wanted.attention.ndim == 2 and np.isfinite(wanted.attention).all() and np.ptp(wanted.attention) > 0
+
+
+def test_the_rule_of_the_vote_is_that_of_the_settings(serve_config, faces):
+    strict = Ensemble(replace(serve_config, vote=VoteConfig(min_confidence=0.99)))
+    verdict = strict([faces[0]])[0]
+    assert (verdict.decision, verdict.reason) == ("reject", "low_confidence")
+    assert verdict.label in EXPRESSIONS
+
+
+def test_a_missing_model_is_bad_input(tmp_path):
+    with pytest.raises(InputError, match="no model bundle"):
+        Ensemble(ServeConfig(bundle=str(tmp_path)))

@@ -1,0 +1,52 @@
+import threading
+import time
+
+import pytest
+
+from synfer_ray.stall import Stalled, until_silent
+
+
+def slow(items, seconds=0.0):
+    for item in items:
+        time.sleep(seconds)
+        yield item
+
+
+def test_all_items_pass():
+    assert list(until_silent(slow(range(100)))) == list(range(100))
+
+
+def test_an_error_of_the_reader_is_raised():
+    def broken():
+        yield 1
+        raise OSError("disk")
+
+    passed = until_silent(broken())
+    assert next(passed) == 1
+    with pytest.raises(OSError, match="disk"):
+        next(passed)
+
+
+def test_silence_after_some_items_is_found():
+    silent = threading.Event()
+
+    def falls_silent():
+        yield from range(3)
+        silent.wait(10)
+
+    seen = []
+    with pytest.raises(Stalled, match="no shard"):
+        for item in until_silent(falls_silent(), silence=0.3):
+            seen.append(item)
+    silent.set()
+    assert seen == [0, 1, 2]
+
+
+def test_the_first_item_has_a_patience_of_its_own():
+    assert list(until_silent(slow([1], seconds=0.3), first=5, silence=0.01)) == [1]
+    with pytest.raises(Stalled):
+        list(until_silent(slow([1], seconds=1), first=0.05))
+
+
+def test_slow_items_are_no_silence():
+    assert list(until_silent(slow(range(5), seconds=0.1), silence=0.3)) == list(range(5))
