@@ -127,9 +127,9 @@ def vote_here(
     from synfer_ray.stages.calibrator import Calibrator
     from synfer_ray.stages.voter import Voter
 
-    return faces.map_batches(Voter, fn_constructor_args=(config, config.voters), **voters).map_batches(
-        Calibrator(config.voters, config.vote), **light
-    )
+    return faces.map_batches_internal(
+        Voter, fn_constructor_args=(config, config.voters), **voters
+    ).map_batches(Calibrator(config.voters, config.vote), **light)
 
 
 def vote_there(

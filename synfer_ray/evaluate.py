@@ -1,23 +1,23 @@
 """How good a generated dataset is, in the eyes of models that had no part in making it (paper 7)."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.parquet as pq
 
-from synfer_ray.config import EvaluateConfig, PoolConfig
+from synfer_ray.config import EvaluateConfig
 from synfer_ray.errors import InputError
 from synfer_ray.evaluation.action_units import macro_f1
 from synfer_ray.evaluation.classification import accuracy, class_recalls, confusion_matrix
 from synfer_ray.evaluation.image_sets import ImageSet, compare, hold_out
-from synfer_ray.runtime import ray_session
+from synfer_ray.runtime import TABLES, ray_session, share_cpus
 from synfer_ray.storage.locations import filesystem, write_bytes
 from synfer_ray.storage.manifest import read_manifest
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
-
-if TYPE_CHECKING:
-    import ray.data
 
 FILE = "evaluation.json"
 Columns = dict[str, np.ndarray]
@@ -43,8 +43,8 @@ def judged_samples(config: EvaluateConfig) -> Columns:
     """What the judge says of every sample, as columns of arrays."""
     from synfer_ray.stages.judge import Judge
 
-    rows = read_rows(config.input, ["image", "assigned_label", "label", "action_units"])
-    return collect(rows, config.pool, Judge, config)
+    columns = ["image", "assigned_label", "label", "action_units"]
+    return collect(config, Judge, config.input, columns)
 
 
 def compare_with_reference(config: EvaluateConfig) -> dict[str, float]:
@@ -52,48 +52,52 @@ def compare_with_reference(config: EvaluateConfig) -> dict[str, float]:
     from synfer_ray.stages.image_features import ImageFeatures, Reconstruction
 
     generated, real = (
-        ImageSet(**collect(read_rows(dataset, ["image"]), config.pool, ImageFeatures, config))
+        ImageSet(**collect(config, ImageFeatures, dataset, ["image"]))
         for dataset in (config.input, config.reference)
     )
     held_out = hold_out(len(generated), len(real))
-    decoded = collect(read_rows(config.reference, ["image"], held_out), config.pool, Reconstruction, config)
+    decoded = collect(config, Reconstruction, config.reference, ["image"], held_out)
     return compare(generated, real, held_out, decoded["features"])
 
 
-def read_rows(dataset: str, columns: list[str], rows: np.ndarray | None = None) -> "ray.data.Dataset":
-    """The rows of a dataset in the order of its manifest, all or those at the places `rows`.
+def collect(
+    config: EvaluateConfig, stage: type, dataset: str, columns: list[str], rows: np.ndarray | None = None
+) -> Columns:
+    """Runs a stage over a dataset: all rows in the order of the manifest, or those at the places `rows`.
 
     Raises:
         InputError: there are none.
     """
-    import ray.data
+    import ray
+    from ray.data import ActorPoolStrategy
 
     shards = [shard.file for shard in read_manifest(dataset).shards if shard.file]
     if not shards:
         raise InputError(f"{dataset} holds no samples")
-    fs, root = filesystem(dataset)
-    files = [f"{root}/{shard}" for shard in shards]
+    resources = ray.cluster_resources()
+    light, (pool,) = share_cpus([config.pool], resources["CPU"], resources.get("GPU", 0), len(shards))
     if rows is None:
-        return ray.data.read_parquet(files, filesystem=fs, columns=columns)
-    table = pyarrow.dataset.dataset(files, filesystem=fs, format="parquet").take(rows, columns=columns)
-    return ray.data.from_arrow(table)
-
-
-def collect(rows: "ray.data.Dataset", pool: PoolConfig, stage: type, config: EvaluateConfig) -> Columns:
-    """Runs a stage over rows, as columns of arrays in the rows' order."""
-    from ray.data import ActorPoolStrategy
-
-    rows.context.execution_options.preserve_order = True
-    batches = list(
-        rows.map_batches(
-            stage,
-            fn_constructor_args=(config,),
-            compute=ActorPoolStrategy(size=pool.min_actors or 1),
-            num_cpus=pool.num_cpus,
-            batch_size=32,
-        ).iter_batches(batch_size=None)
+        names = ray.data.from_arrow([pa.table({"file": [name]}) for name in shards])
+        found = names.map_batches(
+            partial(read_shard, dataset=dataset, columns=columns), num_cpus=light, **TABLES
+        )
+    else:
+        fs, root = filesystem(dataset)
+        files = pyarrow.dataset.dataset([f"{root}/{name}" for name in shards], filesystem=fs)
+        found = ray.data.from_arrow(files.take(rows, columns=columns))
+    found.context.execution_options.preserve_order = True
+    actors = ActorPoolStrategy(size=pool.min_actors)
+    results = found.map_batches(
+        stage, fn_constructor_args=(config,), compute=actors, num_cpus=pool.num_cpus, batch_size=32
     )
+    batches = list(results.iter_batches(batch_size=None))
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def read_shard(name: pa.Table, dataset: str, columns: list[str]) -> pa.Table:
+    """Reads the columns of the shard that a table of one cell names."""
+    fs, root = filesystem(dataset)
+    return pq.read_table(f"{root}/{name['file'][0]}", columns=columns, filesystem=fs)
 
 
 def measure(samples: Columns) -> dict[str, Any]:

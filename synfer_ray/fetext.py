@@ -99,10 +99,12 @@ def fetext_dataset(
         blocks(spans)
         .map_batches(reader, **light)
         .map_batches(face_filter, **light)
-        .map_batches(FaceAligner, fn_constructor_args=(config,), **aligners)
+        .map_batches_internal(FaceAligner, fn_constructor_args=(config,), **aligners)
     )
     for pool in labelers:
-        dataset = dataset.map_batches(ActionUnitLabeler, fn_constructor_args=(config, str(labeler)), **pool)
+        dataset = dataset.map_batches_internal(
+            ActionUnitLabeler, fn_constructor_args=(config, str(labeler)), **pool
+        )
     return dataset.map_batches(Captioner(config.seed), **light).map_batches(
         FaceWriter(config.output, config.source, config.license), **light
     )
@@ -156,7 +158,7 @@ def check(config: FETextConfig) -> Path | None:
     if config.au_labeler == "open_graph_au":
         if not Path(config.au_checkpoint).is_file():
             raise InputError(
-                f"au_labeler=open_graph_au needs au_checkpoint, a released file: none at {config.au_checkpoint!r}"
+                f"au_labeler=open_graph_au needs a released file: none at {config.au_checkpoint!r}"
             )
         return Path(config.au_checkpoint)
     if config.au_labeler != "bundle":

@@ -116,8 +116,8 @@ def run(plan: Plan, indices: Sequence[int], generator: type | None = None, settl
         dataset = (
             ray.data.from_arrow(shards)
             .map_batches(Planner(plan), **light)
-            .map_batches(generator or ImageGenerator, fn_constructor_args=(config,), **generators)
-            .map_batches(Voter, fn_constructor_args=(config, experts), **voters)
+            .map_batches_internal(generator or ImageGenerator, fn_constructor_args=(config,), **generators)
+            .map_batches_internal(Voter, fn_constructor_args=(config, experts), **voters)
             .map_batches(Calibrator(config.voters, config.vote), **light)
             .map_batches(ShardWriter(config.output, config.voters), **light)
         )

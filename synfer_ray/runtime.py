@@ -86,7 +86,9 @@ def fit_pools(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Returns the keywords of `map_batches` for a stage without a model, and for one in each of the pools.
 
-    No pool gets more actors than there are `shards`: the others would load their models for nothing.
+    Those of a pool are for `map_batches_internal`: where there is a GPU, `map_batches` demands a batch size
+    and would put small blocks together, but a block is a shard. No pool gets more actors than there are
+    `shards`: the others would load their models for nothing.
     """
     import ray
     from ray.data import ActorPoolStrategy

@@ -1,7 +1,7 @@
 """A run that falls silent: found, so that it can be started again with what is missing.
 
-Ray may lose the report of a finished task and then waits for it for ever (ray-project/ray 43914, 62537). In our
-simulation of a million rows one came five minutes late, on two cores with a load of 35.
+Ray may lose the report of a finished task and then waits for it for ever (ray-project/ray 43914, 62537). In
+our simulation of a million rows one came five minutes late, on two cores with a load of 35.
 """
 
 import threading

@@ -49,7 +49,7 @@ def config(tmp_path_factory):
             bundle=bundle,
             judge=ExpertConfig("judge", "onnx", str(judge), input_size=8, grey=True, label_order="fer2013"),
             image_size=32,
-            pool=PoolConfig(min_actors=1, num_cpus=0.5),
+            pool=PoolConfig(min_actors=2),
         ),
     )
 

@@ -5,6 +5,7 @@ a process of their own, as the load on the service does, and the two take turns 
 """
 
 import io
+import os
 import socket
 import statistics
 import time
@@ -53,7 +54,7 @@ def measure_serving(config: ServingBenchmarkConfig, bundle: str, repetitions: in
         for _ in range(repetitions):
             direct = in_new_process(direct_calls, serve, files, config.seconds)
             turns.append(figures(config, serve, direct, lambda **load: answered(url, files, config, **load)))
-        memory = [private_mib(process) for process in replica_processes()]
+        memory = [private_mib(process) for process in serve_processes("ServeReplica")]
     measured = {name: [turn[name] for turn in turns] for name in turns[0]}
     return measured | {"P7 start": [start_seconds], "P7 memory": memory}
 
@@ -63,8 +64,8 @@ def figures(
 ) -> dict[str, float | Cost]:
     """Puts four loads on the service and returns one value for each figure; times in milliseconds.
 
-    Throughput comes in CPU time too, where the service counts with its proxy and all of Ray. A face waits for
-    a batch at most `batch_wait_ms` if the device is idle, and one full batch if it is busy.
+    Throughput comes in CPU time too, where the service counts with its proxy. A face waits for its batch at
+    most `batch_wait_ms` if the device is idle, and one full batch if it is busy.
     """
     alone = load(callers=1)
     saturated = load(callers=2 * serve.batch_size)
@@ -134,7 +135,9 @@ def running_service(config: ServeConfig, file: bytes) -> Iterator[tuple[str, flo
     from synfer_ray.runtime import ray_session
     from synfer_ray.serving.app import calibrator_app
     from synfer_ray.serving.job import APPLICATION, start_serve
+    from synfer_ray.serving.proxy import proxy_environment
 
+    os.environ.update(proxy_environment(config.limits))
     url = f"http://{config.host}:{config.port}/v1/calibrate"
     with ray_session():
         from ray import serve
@@ -150,15 +153,16 @@ def running_service(config: ServeConfig, file: bytes) -> Iterator[tuple[str, flo
 
 
 def cpu_seconds() -> float:
-    """Returns what the processes that this one started, Ray's all among them, have used of the CPU so far."""
-    times = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
+    """Returns what the replica and the proxy have used of the CPU so far."""
+    times = [process.cpu_times() for process in serve_processes("ServeReplica", "ProxyActor")]
     return sum(used.user + used.system for used in times)
 
 
-def replica_processes() -> list[psutil.Process]:
-    """Returns the processes that hold the models of the service, of those that this one started."""
+def serve_processes(*kinds: str) -> list[psutil.Process]:
+    """Returns the processes of these actors of Ray Serve, of those that this one started."""
     children = psutil.Process().children(recursive=True)
-    return [process for process in children if "".join(process.cmdline()).startswith("ray::ServeReplica")]
+    names = tuple(f"ray::{kind}" for kind in kinds)
+    return [process for process in children if "".join(process.cmdline()).startswith(names)]
 
 
 def noise_files(config: ServeConfig) -> list[bytes]:

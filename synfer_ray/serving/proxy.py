@@ -23,6 +23,7 @@ def proxy_environment(limits: LimitsConfig) -> dict[str, str]:
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middlewares",
         MAX_BODY: str(limits.max_body_bytes),
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(limits.max_body_bytes),
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # 5 kill proxies of a busy machine as they start
     }
 
 

