@@ -36,17 +36,18 @@ def contact_sheet(rows: Mapping[str, Sequence[Tile]], title: str = "") -> Image.
     lines = max(len(tile.lines) for tiles in rows.values() for tile in tiles)
     row_height = side + 6 + lines * LINE + GAP
     top = MARGIN + (44 if title else 0)
-    width = 2 * MARGIN + GUTTER + columns * (side + GAP) - GAP
+    name_font, font = ImageFont.load_default(18), ImageFont.load_default(13)
+    gutter = max(GUTTER, *(round(name_font.getlength(name)) + GAP for name in rows))
+    width = 2 * MARGIN + gutter + columns * (side + GAP) - GAP
     sheet = Image.new("RGB", (width, top + len(rows) * row_height - GAP + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN), title, INK, ImageFont.load_default(22))
 
-    name_font, font = ImageFont.load_default(18), ImageFont.load_default(13)
     for row, (name, tiles) in enumerate(rows.items()):
         y = top + row * row_height
         draw.text((MARGIN, y + side / 2), name, INK, name_font, anchor="lm")
         for column, tile in enumerate(tiles):
-            x = MARGIN + GUTTER + column * (side + GAP)
+            x = MARGIN + gutter + column * (side + GAP)
             sheet.paste(_square(tile.image, side), (x, y))
             for number, line in enumerate(tile.lines):
                 colour = ACCENT if tile.marked and number == 0 else INK if number == 0 else QUIET
