@@ -56,6 +56,7 @@ def tiny(tmp_path, **settings) -> BenchmarkConfig:
     return BenchmarkConfig(output=str(tmp_path / "out"), bundle=str(bundle), **small | settings)
 
 
+@pytest.mark.slow
 def test_parts_that_run_whole_jobs(tmp_path, two_cpus):
     config = tiny(
         tmp_path, parts=["overlap", "writer", "resume", "scaling"], writer_rows=20, writer_image_size=32

@@ -126,7 +126,7 @@ def running_browser() -> Iterator[Browser]:
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         pytest.skip(f"no browser here: none of {', '.join(PROGRAMS)} is on the PATH")
-    with TemporaryDirectory() as profile:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
         process = subprocess.Popen(
             [program, *options, f"--user-data-dir={profile}", "--remote-debugging-port=0", "about:blank"],

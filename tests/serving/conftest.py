@@ -47,7 +47,7 @@ def service(serve_config):
     return CalibratorService(serve_config, {"model": "0123"})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(two_cpus, serve_config):
     """The service as it runs: Ray Serve with its proxies and one replica."""
     from ray import serve
