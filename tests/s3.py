@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import s3fs
+from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
 CREDENTIALS = {
@@ -109,6 +110,7 @@ def s3_server() -> Iterator[Proxy]:
     """Runs the server and its proxy, which the environment points to, with an empty bucket `bucket`."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    s3_backends.reset()  # what an earlier server of this process held
     before = dict(os.environ)
     try:
         proxy = Proxy(server.get_host_and_port())
