@@ -112,6 +112,9 @@ class Lease:
         self.holder = Holder(uuid4().hex, this_host(), pid, psutil.Process(pid).create_time())
         self.lost_to: Holder | None = None
         self.driver = threading.current_thread()
+        is_main = self.driver is threading.main_thread()
+        if is_main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts a job with `&`
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self.ended = threading.Event()
         self.heart = threading.Thread(target=self._beat, name="lease", daemon=True)
 
