@@ -12,8 +12,6 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
-FIRST = 3600.0
-"""Seconds to wait for the first item: nodes have to start, images to be pulled, models to be read."""
 SILENCE, TIMES = 600.0, 10.0
 """Silence is too long after so many seconds, but not before so many times the longest silence so far."""
 
@@ -22,8 +20,10 @@ class Stalled(Exception):
     """No item came for too long."""
 
 
-def until_silent(items: Iterable[Item], first: float = FIRST, silence: float = SILENCE) -> Iterator[Item]:
+def until_silent(items: Iterable[Item], silence: float = SILENCE) -> Iterator[Item]:
     """Yields the items, which another thread reads.
+
+    The first may take its time: nothing tells how long a shard takes here, or the start of a node.
 
     Raises:
         Stalled: none came for too long. The thread goes on waiting: end what it waits for.
@@ -40,17 +40,18 @@ def until_silent(items: Iterable[Item], first: float = FIRST, silence: float = S
             arrived.put(error)
 
     threading.Thread(target=read, name="shards", daemon=True).start()
-    patience, longest, last = first, 0.0, None
+    longest, last = 0.0, monotonic()
+    patience: float | None = None
     while True:
         try:
             item = arrived.get(timeout=patience)
         except Empty:
-            raise Stalled(f"no shard for {patience / 60:.0f} minutes") from None
+            raise Stalled(f"no shard for {monotonic() - last:.0f} seconds") from None
         if item is end:
             return
         if isinstance(item, BaseException):
             raise item
         now = monotonic()
-        longest = max(longest, now - last) if last else longest
+        longest = max(longest, now - last)
         last, patience = now, max(silence, TIMES * longest)
         yield item

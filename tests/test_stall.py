@@ -42,10 +42,8 @@ def test_silence_after_some_items_is_found():
     assert seen == [0, 1, 2]
 
 
-def test_the_first_item_has_a_patience_of_its_own():
-    assert list(until_silent(slow([1], seconds=0.3), first=5, silence=0.01)) == [1]
-    with pytest.raises(Stalled):
-        list(until_silent(slow([1], seconds=1), first=0.05))
+def test_the_first_item_may_take_its_time_and_sets_the_pace():
+    assert list(until_silent(slow([1, 2], seconds=0.3), silence=0.01)) == [1, 2]
 
 
 def test_slow_items_are_no_silence():

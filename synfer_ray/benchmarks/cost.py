@@ -1,14 +1,14 @@
 """What a piece of work costs: wall clock and CPU time, of this process or of all processes of a Ray job."""
 
 import statistics
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 import psutil
+
+from synfer_ray.benchmarks.meter import Meter
 
 
 @dataclass(frozen=True)
@@ -52,45 +52,25 @@ def median(costs: Sequence[Cost]) -> Cost:
     return Cost(statistics.median(cost.wall for cost in costs), statistics.median(cost.cpu for cost in costs))
 
 
-class CpuMeter:
+class CpuMeter(Meter):
     """Records the CPU time of this process and its descendants, those that end meanwhile included.
 
     What a process uses between its last sample and its end is lost; workers on other machines are not seen.
-
-    Args:
-        interval: seconds between two samples.
     """
 
     def __init__(self, interval: float = 0.5) -> None:
-        self.interval = interval
+        super().__init__(interval)
         self._used: dict[tuple[int, float], float] = {}  # by process id and start: ids are used again
         self._moments: list[float] = []
         self._totals: list[float] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "CpuMeter":
-        self._sample()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._sample()
 
     def cost(self, start: float, end: float) -> Cost:
         """Returns the cost of the time from `start` to `end`, both as of `time.time()`."""
         before, after = np.interp([start, end], self._moments, self._totals)
         return Cost(end - start, float(after - before))
 
-    def _watch(self) -> None:
-        while not self._stop.wait(self.interval):
-            self._sample()
-
-    def _sample(self) -> None:
+    def sample(self) -> None:
+        """Adds up the CPU time used so far."""
         this = psutil.Process()
         for process in [this, *this.children(recursive=True)]:
             try:

@@ -1,57 +1,37 @@
 """How much memory a Ray job takes while it runs: its driver, its workers, and Ray's own processes."""
 
-import threading
 import time
 from collections import defaultdict
-from types import TracebackType
 
 import psutil
+
+from synfer_ray.benchmarks.meter import Meter
 
 MIB = 2**20
 KINDS = ("driver", "actors", "tasks", "gcs_server", "raylet")
 """This process, actors of the pools, other workers of Ray, and the two servers of Ray's core."""
 
 
-class MemoryMeter:
+class MemoryMeter(Meter):
     """Records the private memory (resident, less what is shared) of this process and its descendants.
 
     Attributes:
         moments: seconds since the start, one a sample.
         samples: MiB a sample by kind of process (`KINDS`), all of a kind together.
-
-    Args:
-        interval: seconds between two samples.
     """
 
     def __init__(self, interval: float = 1.0) -> None:
-        self.interval = interval
+        super().__init__(interval)
         self.moments: list[float] = []
         self.samples: dict[str, list[float]] = {kind: [] for kind in KINDS}
         self._started = time.monotonic()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "MemoryMeter":
-        self._sample()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._sample()
 
     def peak(self, kind: str) -> float:
         """Returns the most MiB that a kind of process took at once."""
         return max(self.samples[kind])
 
-    def _watch(self) -> None:
-        while not self._stop.wait(self.interval):
-            self._sample()
-
-    def _sample(self) -> None:
+    def sample(self) -> None:
+        """Adds up the memory that is taken now."""
         this = psutil.Process()
         taken = defaultdict(float, driver=private_mib(this))
         for process in this.children(recursive=True):

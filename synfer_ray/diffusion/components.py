@@ -12,6 +12,7 @@ from torch import Tensor
 from synfer_ray.diffusion.attention import install_processors
 from synfer_ray.diffusion.au_adapter import AUAdapter
 from synfer_ray.errors import InputError, choose
+from synfer_ray.storage.hub import local_folder
 from synfer_ray.storage.weights import load_model
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ MODEL_FILES = (
     "tokenizer/tokenizer_config.json",
     "scheduler/scheduler_config.json",
 )
-MORE_FILES = ("tokenizer/*", "au_adapter/*", "feranno/*", "au_labeler/*", "experts/*", "layouts/*")
+PARTS = ("tokenizer", "au_adapter", "feranno", "au_labeler", "experts", "layouts", "preview")
+MODEL_AND_PARTS = (*MODEL_FILES, *(f"{part}/*" for part in PARTS))
+"""What is copied of a model on the hub."""
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
@@ -96,7 +99,7 @@ def load_components(
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    folder = local_folder(folder_or_id)
+    folder = local_folder(str(folder_or_id), MODEL_AND_PARTS)
     for name in MODEL_FILES:
         if not (folder / name).is_file():
             raise InputError(f"missing model file: {folder / name}")
@@ -123,23 +126,6 @@ def load_components(
     else:
         install_processors(components.unet)
     return components
-
-
-def local_folder(folder_or_id: str | Path) -> Path:
-    """Returns the folder itself, or the local copy of a repository on the Hugging Face hub.
-
-    Raises:
-        InputError: there is no such folder, and no such repository in reach.
-    """
-    if Path(folder_or_id).is_dir():
-        return Path(folder_or_id)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(str(folder_or_id), allow_patterns=[*MODEL_FILES, *MORE_FILES]))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise InputError(f"{folder_or_id} is neither a folder nor a hub repository in reach") from error
 
 
 @torch.no_grad()

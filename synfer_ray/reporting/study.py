@@ -1,7 +1,7 @@
 """An ablation as a table, and as one picture: the same planned faces, made by each variant."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -22,18 +22,17 @@ COLUMNS = {
     "nearest real image": "nearest_correlation",
     "images/s": "images_per_second",
 }
-YARDSTICKS = ("frechet_distance", "diversity", "nearest_correlation")
 
 
 def markdown(figures: Mapping[str, Mapping[str, Any]]) -> str:
     """A row a variant; below, the same figures of real images and of the autoencoder's reconstructions."""
-    lines = [f"| variant | {' | '.join(COLUMNS)} |", "|---" * (1 + len(COLUMNS)) + "|"]
-    for name, row in figures.items():
-        lines.append(_line(name, {column: row.get(key) for column, key in COLUMNS.items()}))
+    columns = {column: key for column, key in COLUMNS.items() if any(key in row for row in figures.values())}
+    lines = [f"| variant | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+    lines += [_line(name, [row.get(key) for key in columns.values()]) for name, row in figures.items()]
     some = next(iter(figures.values()))
     for name, ending in {"*real faces*": "_real", "*reconstructed faces*": "_reconstructed"}.items():
-        known = {column: some.get(key + ending) for column, key in COLUMNS.items() if key in YARDSTICKS}
-        if any(value is not None for value in known.values()):
+        known = [some.get(key + ending) for key in columns.values()]
+        if any(value is not None for value in known):
             lines.append(_line(name, known))
     return "\n".join(lines) + "\n"
 
@@ -61,6 +60,6 @@ def _first_of_each(dataset: Location) -> dict[str, Image.Image]:
     return found
 
 
-def _line(name: str, values: Mapping[str, Any]) -> str:
-    cells = ("" if values.get(column) is None else f"{values[column]:.3f}" for column in COLUMNS)
+def _line(name: str, values: Sequence[float | None]) -> str:
+    cells = ("" if value is None else f"{value:.3f}" for value in values)
     return f"| {name} | {' | '.join(cells)} |"

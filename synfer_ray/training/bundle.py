@@ -59,10 +59,12 @@ def prepare(config: TrainingConfig) -> None:
         return
     bundle.mkdir(parents=True, exist_ok=True)
     if config.base:
-        from synfer_ray.diffusion.components import local_folder
+        from synfer_ray.diffusion.components import MODEL_AND_PARTS
+        from synfer_ray.storage.hub import local_folder
 
+        base = local_folder(config.base, MODEL_AND_PARTS)
         for folder in BASE_FOLDERS:
-            shutil.copytree(local_folder(config.base) / folder, bundle / folder)
+            shutil.copytree(base / folder, bundle / folder)
         return
     from synfer_ray.prompts.caption import vocabulary
     from synfer_ray.training.data import read_columns
