@@ -60,6 +60,7 @@ def figures(config, two_cpus):
     return json.loads(Path(config.output, "study.json").read_text())
 
 
+@pytest.mark.slow
 def test_every_variant_is_judged_on_all_its_rows(figures):
     assert list(figures) == ["text only", "whole"]
     for row in figures.values():
@@ -69,6 +70,7 @@ def test_every_variant_is_judged_on_all_its_rows(figures):
         assert 0 <= row["nearest_correlation"] <= row["nearest_correlation_max"] < 1
 
 
+@pytest.mark.slow
 def test_real_faces_are_the_same_yardstick_for_all_variants(figures):
     first, second = figures.values()
     assert {k: v for k, v in first.items() if k.endswith(("_real", "_reconstructed"))} == {
@@ -77,6 +79,7 @@ def test_real_faces_are_the_same_yardstick_for_all_variants(figures):
     assert first["frechet_distance"] != second["frechet_distance"]
 
 
+@pytest.mark.slow
 def test_table_and_picture_show_the_variants_side_by_side(figures, config):
     table = Path(config.output, "study.md").read_text()
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == [
@@ -89,6 +92,7 @@ def test_table_and_picture_show_the_variants_side_by_side(figures, config):
     assert Image.open(f"{config.output}/study.png").width > 7 * 64
 
 
+@pytest.mark.slow
 def test_the_same_study_again_generates_nothing(config, figures, capsys):
     study(config)
     assert capsys.readouterr().out.count("nothing to do") == 2

@@ -72,6 +72,7 @@ def test_an_interrupted_run_ends_with_the_same_rows(grown, tmp_path):
     assert verify(interrupted) == []
 
 
+@pytest.mark.slow
 def test_the_bound_ends_the_run_with_its_own_exit_code(config, tmp_path):
     asked = replace(config, output=str(tmp_path / "out"), accepted_per_class=2, max_images=9)
     for _ in range(2):  # the second time there is nothing to do, and the rows are still missing
