@@ -162,7 +162,15 @@ def serve_processes(*kinds: str) -> list[psutil.Process]:
     """Returns the processes of these actors of Ray Serve, of those that this one started."""
     children = psutil.Process().children(recursive=True)
     names = tuple(f"ray::{kind}" for kind in kinds)
-    return [process for process in children if "".join(process.cmdline()).startswith(names)]
+    return [process for process in children if command_line(process).startswith(names)]
+
+
+def command_line(process: psutil.Process) -> str:
+    """Returns how a process was called; nothing of one that has ended."""
+    try:
+        return "".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def noise_files(config: ServeConfig) -> list[bytes]:

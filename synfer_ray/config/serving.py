@@ -24,16 +24,17 @@ class LimitsConfig:
 class ReplicasConfig:
     """How many copies of the calibrator run, what each takes, and how many requests may wait for them.
 
-    Ray Serve adds a replica when more than `target_ongoing_requests` a replica are under way. A replica works
-    on `max_ongoing_requests` at once; `max_queued_requests` more wait, and the rest is answered by 503 and
-    `Retry-After: retry_after_s`.
+    Ray Serve adds a replica when more than `target_ongoing_requests` a replica are under way. A replica takes
+    `max_ongoing_requests` at once, several batches: while it is full, the proxy asks again at growing
+    intervals, and its models would idle. `max_queued_requests` more wait, and the rest is answered by 503
+    and `Retry-After: retry_after_s`.
     """
 
     min_replicas: int = 1
     max_replicas: int = 1
     target_ongoing_requests: float = 8.0
-    max_ongoing_requests: int = 16
-    max_queued_requests: int = 32
+    max_ongoing_requests: int = 64
+    max_queued_requests: int = 16
     retry_after_s: float = 1.0
     num_cpus: float = 1.0
     num_gpus: float = 0.0

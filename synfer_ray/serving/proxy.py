@@ -1,4 +1,4 @@
-"""What Ray Serve's HTTP proxy does around a replica: it bounds bodies, and speaks the protocol's errors.
+"""What Ray Serve does around the calibrator: it bounds bodies, and speaks the protocol's errors.
 
 The proxy takes in a body while the request still waits for a replica, so it must count as well. And what
 Serve itself answers (overload, a time limit, a replica that died) would be plain text, or nothing at all.
@@ -18,12 +18,18 @@ MAX_BODY = "SYNFER_MAX_BODY_BYTES"
 
 
 def proxy_environment(limits: LimitsConfig) -> dict[str, str]:
-    """Returns the environment variables that proxies need, for HTTP and gRPC."""
+    """Returns the environment variables that Ray's proxies and replicas need.
+
+    The last two are Ray's own advice for throughput: one thread and one event loop less in each process,
+    which would take turns with the thread of the models.
+    """
     return {
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middlewares",
         MAX_BODY: str(limits.max_body_bytes),
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(limits.max_body_bytes),
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # 5 kill proxies of a busy machine as they start
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     }
 
 

@@ -31,7 +31,7 @@ def device():
 
 def test_every_item_gets_its_own_answer_in_batches_of_one_thread(device):
     async def ask():
-        queue = DeviceQueue(device, 4, 0.0)
+        queue = DeviceQueue(device, 4, 0.5)
         return await asyncio.gather(*(queue(number) for number in range(10)))
 
     assert asyncio.run(ask()) == [f"answer to {number}" for number in range(10)]
@@ -85,7 +85,7 @@ def test_callers_that_have_gone_take_no_place(device):
 
 def test_a_failure_reaches_its_batch_and_no_other(device):
     async def ask():
-        queue = DeviceQueue(device, 2, 0.0)
+        queue = DeviceQueue(device, 2, 0.5)
         return await asyncio.gather(*map(queue, ["a", "bad", "c"]), return_exceptions=True)
 
     first, second, third = asyncio.run(ask())

@@ -7,6 +7,8 @@ import time
 
 import pytest
 import requests
+import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
 
 from synfer_ray.config import ServeConfig
 from synfer_ray.errors import InputError
@@ -32,8 +34,8 @@ def test_a_token_that_is_not_set_and_a_missing_bundle_are_told_before_ray_starts
 
 @pytest.mark.slow
 def test_the_command_starts_answers_and_drains_when_interrupted(tiny_bundle):
-    port = free_port()
-    settings = [f"bundle={tiny_bundle}", f"port={port}", f"grpc_port={free_port()}", "token_env=SYNFER_TOKEN"]
+    port, grpc_port = free_port(), free_port()
+    settings = [f"bundle={tiny_bundle}", f"port={port}", f"grpc_port={grpc_port}", "token_env=SYNFER_TOKEN"]
     environment = os.environ | {"RAY_ADDRESS": "local", "SYNFER_TOKEN": "s3cret"}
     process = subprocess.Popen(
         [sys.executable, "-c", "from synfer_ray.cli import main; main()", "serve", *settings],
@@ -53,6 +55,10 @@ def test_the_command_starts_answers_and_drains_when_interrupted(tiny_bundle):
             time.sleep(0.5)
         assert requests.post(url, data=png(face(1)), timeout=60).status_code == 401
         allowed = {"Authorization": "Bearer s3cret"}
+        client = tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{grpc_port}")
+        with pytest.raises(InferenceServerException, match="UNAUTHENTICATED"):
+            client.get_model_metadata("calibrator")
+        assert client.get_model_metadata("calibrator", headers={"authorization": "Bearer s3cret"}).versions
         files = [("file", (f"{k}.png", png(face(k)))) for k in range(64)]
 
         def ask():
