@@ -3,6 +3,7 @@
     python jobs/build_fetext.py input=FACES output=FETEXT label_column=label landmarker_model=FILE.task
 
 The same command again continues. Without MediaPipe: `au_labeler=none align=false`.
+A vision-language model writes the captions with `captioner.kind=transformers captioner.model=FOLDER`.
 """
 
 from synfer_ray.cli import run_job

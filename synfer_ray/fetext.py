@@ -12,15 +12,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synfer_ray.config import FETextConfig
+from synfer_ray.config import FETextConfig, PoolConfig
 from synfer_ray.errors import InputError, choose
 from synfer_ray.faces.alignment import CROPS
 from synfer_ray.faces.duplicates import Duplicate, FaceHash, find_duplicates
 from synfer_ray.faces.preparation import MANY_FACES, NO_FACE
 from synfer_ray.faces.sources import Columns, open_source
+from synfer_ray.language.models import api_key, check_language_model, model_fingerprint
+from synfer_ray.prompts.instructions import TASKS
 from synfer_ray.reporting.card import write_card
 from synfer_ray.reporting.fetext_summary import write_fetext_summary
+from synfer_ray.reporting.finish import print_writers
 from synfer_ray.runtime import fit_pools, ray_session, run_shards
+from synfer_ray.stages.attempts import clear_attempts
 from synfer_ray.stages.face_filter import FaceFilter, hash_faces
 from synfer_ray.stages.face_source import FaceReader, label_names
 from synfer_ray.storage.bundle import find_bundle, fingerprint_path
@@ -32,8 +36,8 @@ from synfer_ray.storage.verify import discard_damaged
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-UNDECIDING = ("output", "bundle", "face_pool")
-"""Settings that may change when a run is continued."""
+UNDECIDING = ("output", "bundle", "captioner", "face_pool")
+"""Settings that may change when a run is continued, or of which only some decide a row."""
 
 Span = tuple[int, int]
 """The first and the last row of a shard."""
@@ -53,6 +57,9 @@ def build_fetext(config: FETextConfig, repair: bool = False) -> None:
     reader = FaceReader(source, config.source, label_names(config.label_order, source), votes)
     settings = {key: value for key, value in asdict(config).items() if key not in UNDECIDING}
     models = {"au_labeler": fingerprint_path(labeler) if labeler else None}
+    if captioner := config.captioner.deciding():
+        settings["captioner"] = captioner
+        models["captioner"] = model_fingerprint(config.captioner, TASKS)
     plan: dict[str, Any] = settings | {"models": models, "input_rows": len(source)}
     starts = range(0, len(source), config.shard_rows)
     spans = [(first, min(first + config.shard_rows, len(source)) - 1) for first in starts]
@@ -66,10 +73,13 @@ def build_fetext(config: FETextConfig, repair: bool = False) -> None:
         if missing := [span for span in spans if span[0] not in done]:
             with ray_session():
                 duplicates = find_duplicates(face_hashes(spans, reader, config))
-                dataset = fetext_dataset(missing, reader, duplicates, labeler, config)
+                dataset = fetext_dataset(
+                    missing, reader, duplicates, labeler, models.get("captioner"), config
+                )
                 to_do = sum(last - first + 1 for first, last in missing)
                 run_shards(dataset, to_do, config.output, len(source) - to_do)
         finish(config)
+        clear_attempts(config.output)
 
 
 def face_hashes(spans: list[Span], reader: FaceReader, config: FETextConfig) -> list[FaceHash]:
@@ -85,29 +95,35 @@ def fetext_dataset(
     reader: FaceReader,
     duplicates: Mapping[int, Duplicate],
     labeler: Path | None,
+    captioner: str | None,
     config: FETextConfig,
 ) -> "Dataset":
-    """The second pass: the graph from the spans to one row {rows, rejects} for each committed shard."""
+    """The second pass: the graph from the spans to one row {rows, rejects} for each committed shard.
+
+    Args:
+        labeler: the network that labels action units.
+        captioner: the fingerprint of the model that writes captions, in place of the template grammar.
+    """
     from synfer_ray.stages.action_unit_labeler import ActionUnitLabeler
     from synfer_ray.stages.captioner import Captioner
     from synfer_ray.stages.face_aligner import FaceAligner
     from synfer_ray.stages.face_writer import FaceWriter
+    from synfer_ray.stages.model_captioner import ModelCaptioner
 
-    light, (aligners, *labelers) = fit_pools([config.face_pool] * (2 if labeler else 1))
+    stages: list[tuple[type, tuple[Any, ...], PoolConfig]] = [(FaceAligner, (config,), config.face_pool)]
+    if labeler:
+        stages.append((ActionUnitLabeler, (config, str(labeler)), config.face_pool))
+    if captioner:
+        key = api_key(config.captioner)
+        stages.append((ModelCaptioner, (config, captioner, key), config.captioner.pool))
+    light, pools = fit_pools([pool for _, _, pool in stages])
     face_filter = FaceFilter(config.min_side, config.min_sharpness, duplicates)
-    dataset = (
-        blocks(spans)
-        .map_batches(reader, **light)
-        .map_batches(face_filter, **light)
-        .map_batches_internal(FaceAligner, fn_constructor_args=(config,), **aligners)
-    )
-    for pool in labelers:
-        dataset = dataset.map_batches_internal(
-            ActionUnitLabeler, fn_constructor_args=(config, str(labeler)), **pool
-        )
-    return dataset.map_batches(Captioner(config.seed), **light).map_batches(
-        FaceWriter(config.output, config.source, config.license), **light
-    )
+    dataset = blocks(spans).map_batches(reader, **light).map_batches(face_filter, **light)
+    for (stage, arguments, _), pool in zip(stages, pools):
+        dataset = dataset.map_batches_internal(stage, fn_constructor_args=arguments, **pool)
+    if not captioner:
+        dataset = dataset.map_batches(Captioner(config.seed), **light)
+    return dataset.map_batches(FaceWriter(config.output, config.source, config.license), **light)
 
 
 def blocks(spans: list[Span]) -> "Dataset":
@@ -132,6 +148,7 @@ def finish(config: FETextConfig) -> None:
     write_fetext_summary(config.output, manifest)
     write_card(config.output, name=f"FEText of {config.source}")
     print(f"{config.output}: {rows} faces, {rejects} rejected{f' ({reasons})' if reasons else ''}")
+    print_writers("captions", manifest)
 
 
 def check(config: FETextConfig) -> Path | None:
@@ -143,6 +160,7 @@ def check(config: FETextConfig) -> Path | None:
     choose(config.au_labeler, ("mediapipe", "bundle", "open_graph_au", "none"), "au_labeler")
     choose(config.ambiguous_units, ("keep", "unknown"), "ambiguous_units")
     choose(config.crop, CROPS, "crop")
+    check_language_model(config.captioner, "captioner")
     choose(config.no_face, NO_FACE, "no_face policy")
     choose(config.many_faces, MANY_FACES, "many_faces policy")
     if config.shard_rows < 1:

@@ -1,6 +1,6 @@
 """The main job on one page: a plan becomes a labelled, audited dataset of synthetic faces (paper 4.1).
 
-    plan -> generate and annotate -> vote -> calibrate -> write
+    plan [-> enrich] -> generate and annotate -> vote -> calibrate -> write
 
 Row k follows from the settings and k alone (`plan.py`). A block of the stream is one shard from the plan to
 the disk; a row that a stage rejects stays in it, with the reason, so that rows planned = written + rejected.
@@ -14,7 +14,9 @@ from pathlib import Path
 from synfer_ray.calibration.vote import ON_MISMATCH, check_roles
 from synfer_ray.config import DTYPES, IMAGE_FORMATS, GenerateConfig
 from synfer_ray.errors import PARTIAL, InputError, RunFailed, choose
+from synfer_ray.language.models import api_key, check_language_model, model_fingerprint
 from synfer_ray.plan import Plan, plan_row
+from synfer_ray.prompts.instructions import TASKS
 from synfer_ray.reporting.finish import finish, finished_manifest
 from synfer_ray.reporting.pace import describe_counts
 from synfer_ray.rounds import is_enough, lacking, rows_to_plan
@@ -28,9 +30,9 @@ from synfer_ray.storage.bundle import (
     expert_fingerprint,
     find_bundle,
     model_fingerprints,
+    pin_bundle,
 )
 from synfer_ray.storage.lease import hold_lease
-from synfer_ray.storage.local_copy import pin
 from synfer_ray.storage.manifest import check_plan, claim_output, read_manifest
 from synfer_ray.storage.shards import read_commits, remove_orphans
 from synfer_ray.storage.verify import discard_damaged
@@ -103,6 +105,7 @@ def run(plan: Plan, indices: Sequence[int], generator: type | None = None, settl
         import ray
 
         from synfer_ray.stages.calibrator import Calibrator
+        from synfer_ray.stages.enricher import Enricher
         from synfer_ray.stages.image_generator import ImageGenerator
         from synfer_ray.stages.planner import Planner
         from synfer_ray.stages.sample_rows import GENERATE, VOTE
@@ -112,11 +115,17 @@ def run(plan: Plan, indices: Sequence[int], generator: type | None = None, settl
         config = plan.config
         experts = [name for name in config.voters if name != FERANNO]  # FERAnno votes in the generator
         shards = [pa.table({"index": shard}) for shard in shards_of(indices, config.shard_rows)]
-        light, (generators, voters) = fit_pools([config.generator_pool, config.voter_pool], len(shards))
+        pools = [config.generator_pool, config.voter_pool]
+        pools += [config.enricher.pool] if config.enricher.is_model else []
+        light, (generators, voters, *enrichers) = fit_pools(pools, len(shards))
+        dataset = ray.data.from_arrow(shards).map_batches(Planner(plan), **light)
+        for pool in enrichers:
+            asked = (config, plan.models["enricher"], api_key(config.enricher))
+            dataset = dataset.map_batches_internal(Enricher, fn_constructor_args=asked, **pool)
         dataset = (
-            ray.data.from_arrow(shards)
-            .map_batches(Planner(plan), **light)
-            .map_batches_internal(generator or ImageGenerator, fn_constructor_args=(config,), **generators)
+            dataset.map_batches_internal(
+                generator or ImageGenerator, fn_constructor_args=(config,), **generators
+            )
             .map_batches_internal(Voter, fn_constructor_args=(config, experts), **voters)
             .map_batches(Calibrator(config.voters, config.vote), **light)
             .map_batches(ShardWriter(config.output, config.voters), **light)
@@ -129,9 +138,11 @@ def make_plan(config: GenerateConfig, bundle: Path) -> Plan:
     """Looks up what the settings point to: model files by their fingerprints, and the number of layouts."""
     experts = [*config.voters, *([config.guidance.guide] if config.guidance.guide else [])]
     models = model_fingerprints(bundle, experts, config.experts)
+    if config.enricher.is_model:
+        models["enricher"] = model_fingerprint(config.enricher, TASKS)
     pool = open_layouts(config.layout, bundle)
     layouts = (pool.prefix, len(pool)) if pool else None
-    pinned = replace(config, bundle=pin(config.bundle))  # every node must load the same files
+    pinned = replace(config, bundle=pin_bundle(config.bundle))  # every node must load the same files
     plan = Plan(pinned, models, layouts, controlled_action_units(bundle))
     plan_row(plan, 0)  # a wrong expression or attribute shows here
     return plan
@@ -155,6 +166,7 @@ def check(config: GenerateConfig, bundle: Path) -> None:
         )
     if not config.voters:
         raise InputError("voters is empty; labels are calibrated by at least one")
+    check_language_model(config.enricher, "enricher")
     choose(config.dtype, DTYPES, "dtype")
     choose(config.image_format, IMAGE_FORMATS, "image_format")
     choose(config.vote.on_mismatch, ON_MISMATCH, "vote.on_mismatch")

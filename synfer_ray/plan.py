@@ -29,12 +29,13 @@ UNDECIDING = (
     "accepted_per_class",
     "max_images",
     "bundle",
+    "enricher",
     "shard_rows",
     "generator_pool",
     "voter_pool",
     "overlays",
 )
-"""Settings that may change when a run is continued: no row depends on them."""
+"""Settings that may change when a run is continued: no row depends on them, or not on all of them."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Plan:
     """The settings, and what they point to.
 
     Attributes:
-        models: fingerprints of the diffusion model, its AU adapter and every expert.
+        models: fingerprints of the diffusion model, its AU adapter, every expert and, if there is one, the
+            language model that words the prompts.
         layouts: prefix and number of the faces that layouts are drawn from; None starts from noise.
         controlled: the action units that the adapter was trained on; all others are left unknown.
     """
@@ -56,7 +58,12 @@ class Plan:
     def inputs(self) -> dict[str, Any]:
         """What decides the rows: samples made with other values belong to another plan."""
         settings = {key: value for key, value in asdict(self.config).items() if key not in UNDECIDING}
-        return settings | {"models": dict(self.models), "layouts": self.layouts}
+        enricher = self.config.enricher.deciding()
+        return (
+            settings
+            | ({"enricher": enricher} if enricher else {})
+            | {"models": dict(self.models), "layouts": self.layouts}
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -72,6 +79,7 @@ class PlanRow:
         assigned_label: index in EXPRESSIONS; of a compound expression, its dominant part.
         action_units: [41] intensities in the order of taxonomy.action_units; NaN where not controlled.
         attributes: JSON.
+        prompt: of the template grammar; a language model may word it anew.
         seed: of the row's noise.
         layout_source: the face that lends its layout, `<pool>-<number>`.
     """

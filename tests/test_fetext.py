@@ -67,6 +67,9 @@ def test_every_row_is_written_or_rejected_with_its_reason(built):
     }
     assert verify(built) == []
     assert len(list(built.glob("commits/*.json"))) == 6
+    assert (
+        "captioner" not in manifest.plan and manifest.writers == {}
+    )  # the template grammar goes without saying
 
 
 def test_the_hugging_face_library_decodes_it(built, tmp_path):

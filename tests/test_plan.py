@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synfer_ray.config import GenerateConfig
+from synfer_ray.config import GenerateConfig, LanguageModelConfig, PoolConfig
 from synfer_ray.errors import InputError
 from synfer_ray.plan import Plan, expression_of, plan_row
 from synfer_ray.prompts import names_other_expression
@@ -86,6 +86,17 @@ def test_fingerprint_ignores_what_decides_no_row():
     assert same.fingerprint == plan().fingerprint
     assert plan(batch_size=32).fingerprint != plan().fingerprint
     assert replace(plan(), models=MODELS | {"feranno": "other"}).fingerprint != plan().fingerprint
+
+
+def test_of_a_language_model_only_what_words_the_prompts_belongs_to_the_plan():
+    settings = {"kind": "endpoint", "model": "chat", "url": "http://here/v1"}
+    enriched = plan(enricher=LanguageModelConfig(**settings))
+    elsewhere = {"url": "http://there/v1", "timeout": 1.0, "concurrency": 2, "pool": PoolConfig(num_cpus=0.5)}
+    assert plan(enricher=LanguageModelConfig(**settings | elsewhere)).fingerprint == enriched.fingerprint
+    for change in ({"model": "other"}, {"temperature": 0.0}, {"kind": "transformers"}, {"max_words": 9}):
+        assert plan(enricher=LanguageModelConfig(**settings | change)).fingerprint != enriched.fingerprint
+    assert plan(enricher=LanguageModelConfig(timeout=1.0)).inputs == plan().inputs
+    assert "enricher" not in plan().inputs
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -41,6 +47,21 @@ def tiny_vae(seed: int = 0) -> AutoencoderKL:
             latent_channels=4,
             norm_num_groups=2,
             sample_size=32,
+        )
+    )
+
+
+def tiny_taesd(latent_channels: int = 4, levels: int = 3) -> AutoencoderTiny:
+    """TAESD's layers."""
+    torch.manual_seed(0)
+    channels, blocks = (8,) * levels, (1,) * levels
+    return _frozen(
+        AutoencoderTiny(
+            encoder_block_out_channels=channels,
+            decoder_block_out_channels=channels,
+            num_encoder_blocks=blocks,
+            num_decoder_blocks=blocks,
+            latent_channels=latent_channels,
         )
     )
 

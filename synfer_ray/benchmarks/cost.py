@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import psutil
+import torch
 
 from synfer_ray.benchmarks.meter import Meter
 
@@ -32,9 +33,11 @@ class Cost:
 
 
 def measure(work: Callable[[], object]) -> Cost:
-    """Does the work once, in this process."""
+    """Does the work once, in this process and on its GPU."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return Cost(time.perf_counter() - wall, time.process_time() - cpu)
 
 

@@ -1,11 +1,11 @@
 """What the generator's parts cost: batching (P2), guidance (P3), FERAnno (P5) and encoding (P11)."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 
 import torch
 
 from synfer_ray.benchmarks.cost import Cost, interleave
-from synfer_ray.calibration.feranno import load_annotator
 from synfer_ray.diffusion.components import decode_latents, encode_prompt, word_mask
 from synfer_ray.diffusion.sampling import denoise
 from synfer_ray.plan import Plan, plan_row
@@ -15,34 +15,36 @@ from synfer_ray.stages.sample_rows import Row
 
 def measure_functions(plan: Plan, repetitions: int) -> dict[str, list[Cost]]:
     """Returns one ratio a repetition for each of P2, P3, P5 and P11, on one device batch in this process."""
-    config = plan.config
-    rows = [asdict(plan_row(plan, index)) for index in range(config.batch_size)]
-    generator = ImageGenerator(config)
-    single = ImageGenerator(replace(config, batch_size=1))
-    annotator = load_annotator(generator.components)
-    latents = denoise_rows(generator, rows)
-    images = decode(generator, latents)
-    turns = interleave(
-        {
-            "denoise": lambda: denoise_rows(generator, rows),
-            "denoise_guided": lambda: denoise_rows(generator, rows, guided=True),
-            "denoise_one": lambda: denoise_rows(single, rows[:1]),
-            "decode": lambda: decode(generator, latents),
-            "decode_one": lambda: decode(single, latents[:1]),
-            "annotate": lambda: annotator.from_latents(latents),
-            "encode": lambda: [generator.finish(image, row) for image, row in zip(images, rows)],
-        },
-        repetitions,
-    )
     ratios: dict[str, list[Cost]] = {"P2": [], "P3": [], "P5": [], "P11": []}
-    for turn in turns:
+    for turn in time_stages(plan, repetitions):
         generate = turn["denoise"] + turn["decode"]
-        one_by_one = (turn["denoise_one"] + turn["decode_one"]) * len(rows)
+        one_by_one = (turn["denoise_one"] + turn["decode_one"]) * plan.config.batch_size
         ratios["P2"].append(one_by_one / generate)
         ratios["P3"].append(turn["denoise_guided"] / turn["denoise"])
         ratios["P5"].append((generate + turn["annotate"]) / generate)
         ratios["P11"].append(turn["encode"] / generate)
     return ratios
+
+
+def time_stages(plan: Plan, repetitions: int) -> list[dict[str, Cost]]:
+    """Returns what each step of the generator costs on one batch and for one row, in each repetition."""
+    config = plan.config
+    rows = [asdict(plan_row(plan, index)) for index in range(config.batch_size)]
+    generator = ImageGenerator(config)
+    single = ImageGenerator(replace(config, batch_size=1))
+    latents = denoise_rows(generator, rows)
+    images = decode(generator, latents)
+    works: dict[str, Callable[[], object]] = {
+        "denoise": lambda: denoise_rows(generator, rows),
+        "denoise_guided": lambda: denoise_rows(generator, rows, guided=True),
+        "denoise_one": lambda: denoise_rows(single, rows[:1]),
+        "decode": lambda: decode(generator, latents),
+        "decode_one": lambda: decode(single, latents[:1]),
+        "encode": lambda: [generator.finish(image, row) for image, row in zip(images, rows)],
+    }
+    if annotator := generator.annotator:
+        works["annotate"] = lambda: annotator.from_latents(latents)
+    return interleave(works, repetitions)
 
 
 def denoise_rows(generator: ImageGenerator, rows: list[Row], guided: bool = False) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The benchmark job: measures the ratios P1 to P11 on this machine and writes them as JSON and as a table."""
+"""The benchmark job: measures P1 to P11 and H1 to H6 on this machine, and writes JSON and a table."""
 
 import json
 import os
@@ -14,6 +14,7 @@ import torch
 
 from synfer_ray.benchmarks.cost import Cost, median
 from synfer_ray.benchmarks.engine import measure_engine, measure_overlap
+from synfer_ray.benchmarks.full_size import GAINS, count_image, measure_gpu
 from synfer_ray.benchmarks.functions import measure_functions
 from synfer_ray.benchmarks.growth import measure_memory, measure_resume, measure_scaling
 from synfer_ray.benchmarks.scale import measure_scale
@@ -74,6 +75,23 @@ RATIOS = {
     "scaling": Definition("rows/s with a generator on every core / with one"),
     "scale rate": Definition("rows/s of the simulated large job / of its waiting generators", at_least=0.9),
     "scale driver": Definition("peak memory of its driver / after a tenth of the time", at_most=1.1),
+    "H1": Definition("images/s of Stable Diffusion 1.5 at the first image size"),
+    "H1 TFLOP": Definition("operations of such an image, unguided"),
+    "H1 MFU": Definition("operations a second / the device's peak"),
+    "H1 plain": Definition("time of a compiled diffusers pipeline / of our generator", at_least=0.97),
+    "H2": Definition("images/s at the second image size"),
+    "H2 TFLOP": Definition("operations of such an image"),
+    "H2 MFU": Definition("operations a second / the device's peak"),
+    "H3": Definition("P1 of this model", at_least=0.97),
+    "H4": Definition("P3 of this model"),
+    "H4 FLOP": Definition("the same in operations, without the guide's own"),
+    "H4 FLOP decoder": Definition("the same through the autoencoder instead of a tiny one"),
+    "H5": Definition("share of time in decoding and encoding", at_most=0.08),
+    "H5 FLOP": Definition("share of operations in the decoding"),
+    "H6": Definition("P5 of this model", at_most=1.03),
+    "H6 FLOP": Definition("the same in operations"),
+    "H6 FLOP apart": Definition("the same with the finished image encoded again, as in another actor"),
+    **{f"gain {name}": Definition(f"time without {name} / with it alone") for name in GAINS},
 }
 """What is measured, of one generator with one thread unless it says otherwise."""
 
@@ -127,9 +145,19 @@ def serving(config: BenchmarkConfig, plan: Plan) -> dict[str, list[Any]]:
     return measure_serving(config.serving, config.bundle, config.repetitions)
 
 
+def flops(config: BenchmarkConfig, plan: Plan) -> dict[str, list[float]]:
+    """Counts the operations of Stable Diffusion 1.5, on any machine."""
+    return count_image(config.full_size)
+
+
+def gpu(config: BenchmarkConfig, plan: Plan) -> dict[str, list[Any]]:
+    """Measures Stable Diffusion 1.5 on the GPU."""
+    return measure_gpu(config.full_size, config.output, config.repetitions)
+
+
 PARTS: dict[str, Callable[[BenchmarkConfig, Plan], Any]] = {
     part.__name__: part
-    for part in (functions, engine, overlap, writer, resume, memory, scaling, scale, serving)
+    for part in (functions, engine, overlap, writer, resume, memory, scaling, scale, serving, flops, gpu)
 }
 
 
@@ -137,10 +165,13 @@ def benchmark(config: BenchmarkConfig) -> None:
     """Writes `benchmark.json` and `benchmark.md` to `config.output` and prints the table.
 
     Raises:
-        InputError: too few shards or repetitions, or a bundle that is missing or has no guide or FERAnno.
+        InputError: too few shards or repetitions, a bundle that is missing or has no guide or FERAnno, or a
+            part for GPUs without one.
     """
     for part in config.parts:
         choose(part, PARTS, "part of the benchmark")
+    if gpu.__name__ in config.parts and not torch.cuda.is_available():
+        raise InputError("part 'gpu' of the benchmark needs a CUDA device, and torch sees none here")
     if config.shards < 2 or config.repetitions < 1:
         raise InputError(
             f"shards={config.shards} repetitions={config.repetitions}: "
@@ -213,7 +244,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"Medians of {config['repetitions']} interleaved repetitions; batch {config['batch_size']}, "
         f"{config['num_inference_steps']} steps, one generator with one thread, "
         f"{config['shards']} shards of {config['shard_batches']} batches. "
-        f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, torch {machine['torch']}, "
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['gpu'] or 'no GPU'}, "
+        f"Python {machine['python']}, torch {machine['torch']}, "
         f"ray {machine['ray']}.",
     ]
     return "\n".join(lines) + "\n"
@@ -224,6 +256,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,

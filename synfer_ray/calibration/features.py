@@ -45,7 +45,7 @@ def extract_features(
         tokens: the text tokens whose attention maps are kept.
     """
     with _recording(unet) as (outputs, processors):
-        unet(latents, timestep, encoder_hidden_states=context)
+        unet.forward(latents, timestep, encoder_hidden_states=context)  # hooks do not go with compilation
         maps = [map_ for processor in processors for map_ in processor.capture or []]
     return UNetFeatures(
         features={side: torch.cat(group, dim=1) for side, group in group_by_side(outputs).items()},

@@ -1,6 +1,11 @@
 """Typed settings of every job, with their defaults; `settings.load_config` fills them in."""
 
-from synfer_ray.config.benchmarks import BenchmarkConfig, ScaleConfig, ServingBenchmarkConfig
+from synfer_ray.config.benchmarks import (
+    BenchmarkConfig,
+    FullSizeConfig,
+    ScaleConfig,
+    ServingBenchmarkConfig,
+)
 from synfer_ray.config.calibration import CalibrateConfig, RequestsConfig
 from synfer_ray.config.evaluation import EvaluateConfig, StudyConfig
 from synfer_ray.config.experts import ExpertConfig, FacesConfig, RemoteModelConfig, VoteConfig
@@ -11,9 +16,11 @@ from synfer_ray.config.generation import (
     GenerateConfig,
     GuidanceConfig,
     LayoutConfig,
+    MemoryConfig,
     QuickstartConfig,
     SamplingConfig,
 )
+from synfer_ray.config.language import LanguageModelConfig
 from synfer_ray.config.outputs import OutputConfig
 from synfer_ray.config.pools import PoolConfig
 from synfer_ray.config.serving import LimitsConfig, ReplicasConfig, ServeConfig
@@ -37,10 +44,13 @@ __all__ = [
     "FETextConfig",
     "FacesConfig",
     "FitConfig",
+    "FullSizeConfig",
     "GenerateConfig",
     "GuidanceConfig",
+    "LanguageModelConfig",
     "LayoutConfig",
     "LimitsConfig",
+    "MemoryConfig",
     "OutputConfig",
     "PoolConfig",
     "QuickstartConfig",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from synfer_ray.config.generation import MemoryConfig
 from synfer_ray.config.serving import ServeConfig
 
 
@@ -27,13 +28,34 @@ class ServingBenchmarkConfig:
 
 
 @dataclass
+class FullSizeConfig:
+    """Stable Diffusion 1.5 with random weights: H1 and H2 are for the two `image_sizes`.
+
+    The model is written to the output, unless `bundle` names one. `peak_tflops` is the device's dense peak in
+    the `dtype`, 989.5 for bfloat16 on an H100; `memory` has the levers that H1 to H6 use.
+    """
+
+    bundle: str | None = None
+    image_sizes: list[int] = field(default_factory=lambda: [512, 256])
+    num_inference_steps: int = 20
+    guidance_scale: float = 7.5
+    guidance_start: float = 0.75
+    batch_size: int = 16
+    shards: int = 3
+    dtype: str = "bfloat16"
+    memory: MemoryConfig = field(default_factory=lambda: MemoryConfig(channels_last=True, compile=True))
+    peak_tflops: float = 989.5
+
+
+@dataclass
 class BenchmarkConfig:
     """The engine's ratios on this machine: one generator with one thread, medians of interleaved repetitions.
 
-    `parts` are functions, engine, overlap, writer, resume, memory, scaling, scale and serving. A job of the
-    engine has `shards` shards of `shard_batches` device batches; its first shard is start-up. Jobs of resume
-    and memory have `growth_shards`. The writer writes `writer_rows` noise images; 256
-    pixels of noise weigh 90 KB, as a photograph of 512 pixels does.
+    `parts` are functions, engine, overlap, writer, resume, memory, scaling, scale, serving, flops and gpu. A
+    job of the engine has `shards` shards of `shard_batches` device batches; its first shard is start-up. Jobs
+    of resume and memory have `growth_shards`. The writer writes `writer_rows` noise images; 256 pixels of
+    noise weigh 90 KB, as a photograph of 512 pixels does. `flops` and `gpu`, which needs one, follow
+    `full_size`.
     """
 
     output: str = "benchmark"
@@ -49,3 +71,4 @@ class BenchmarkConfig:
     writer_image_size: int = 256
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     serving: ServingBenchmarkConfig = field(default_factory=ServingBenchmarkConfig)
+    full_size: FullSizeConfig = field(default_factory=FullSizeConfig)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from synfer_ray.config.language import LanguageModelConfig
 from synfer_ray.config.pools import PoolConfig
 
 
@@ -25,6 +26,7 @@ class FETextConfig:
         no_face: `reject`, or `keep` the whole image.
         many_faces: which of several faces counts: certain, largest, central, or `reject` the image.
         min_sharpness: in the units of `faces.images.sharpness`; photographs have 0.2 and more.
+        captioner: the template grammar, or a vision-language model: `captioner.kind`, `captioner.model`.
         upscaler: `lanczos` or the path of a spandrel checkpoint; networks run on a GPU if the pool has one.
         shard_rows: rows of the input that are read, written and committed together.
     """
@@ -52,6 +54,7 @@ class FETextConfig:
     min_side: int = 32
     min_sharpness: float = 0.1
     upscaler: str = "lanczos"
+    captioner: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     seed: int = 0
     shard_rows: int = 500
     face_pool: PoolConfig = field(default_factory=PoolConfig)

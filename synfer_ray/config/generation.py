@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from synfer_ray.config.experts import ExpertConfig, FacesConfig, VoteConfig
+from synfer_ray.config.language import LanguageModelConfig
 from synfer_ray.config.pools import PoolConfig
 
 
@@ -18,14 +19,30 @@ class SamplingConfig:
     num_inference_steps: int = 20
     guidance_scale: float = 3.0
     au_guidance_scale: float | None = None
+    negative_prompt: str = ""
+
+
+@dataclass
+class MemoryConfig:
+    """What trades memory against time, by the names of diffusers; small models need none of it.
+
+    `gradient_checkpointing` makes guided steps small and slower, `vae_slicing` decodes image by image and
+    `vae_tiling` tile by tile (with faint seams); `channels_last` and `compile` are for speed on GPUs.
+    """
+
     gradient_checkpointing: bool = False
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+    channels_last: bool = False
+    compile: bool = False
 
 
 @dataclass
 class GuidanceConfig:
     """Semantic guidance in the last steps, from the share `start` on; `guide: null` turns it off.
 
-    With `preview` the guide looks through the bundle's small preview decoder, if it has one.
+    With `preview` the guide looks through the bundle's small decoder, if it has one in `preview/`: ours, or a
+    diffusers AutoencoderTiny (TAESD).
     """
 
     guide: str | None = "guide"
@@ -58,7 +75,8 @@ class GenerateConfig:
 
     `num_images` rows are planned; with `accepted_per_class`, as many as give every expression that number of
     accepted rows by calibrated label, at most `max_images` (0: ten for each row asked for). Rows are
-    bit-identical for one `batch_size`, `num_threads` and kind of device, whatever the pools.
+    bit-identical for one `batch_size`, `num_threads` and kind of device, whatever the pools. `enricher` says
+    who words the prompts.
     """
 
     output: str = MISSING
@@ -76,6 +94,7 @@ class GenerateConfig:
     )
     compound_share: float = 0.0
     attributes: dict[str, dict[str, float]] = field(default_factory=dict)
+    enricher: LanguageModelConfig = field(default_factory=LanguageModelConfig)
 
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
@@ -92,6 +111,7 @@ class GenerateConfig:
     batch_size: int = 16
     num_threads: int = 1
     dtype: str = "float32"
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     shard_rows: int = 64
     generator_pool: PoolConfig = field(default_factory=PoolConfig)
     voter_pool: PoolConfig = field(default_factory=lambda: PoolConfig(min_actors=1, num_cpus=0.25))

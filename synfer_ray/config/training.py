@@ -5,7 +5,11 @@ from dataclasses import dataclass, field
 
 @dataclass
 class FitConfig:
-    """How one model is trained; `steps` of `batch_size` rows over all workers together."""
+    """How one model is trained; `steps` of `batch_size` rows over all workers together.
+
+    `mixed_precision` is no or bf16; `gradient_checkpointing` computes activations twice instead of keeping
+    them.
+    """
 
     steps: int = 1000
     batch_size: int = 32
@@ -16,6 +20,7 @@ class FitConfig:
     ema_decay: float = 0.999
     max_grad_norm: float = 1.0
     mixed_precision: str = "no"
+    gradient_checkpointing: bool = False
     validation_rows: int = 512
     report_every: int = 100
     checkpoint_every: int = 500
@@ -61,6 +66,8 @@ class TrainingConfig:
     """Training of a bundle's parts from a FEText folder; the defaults made `fer64`.
 
     `base` is a Stable Diffusion folder or hub id to start from; without it all networks start untrained.
+    Faces are resized to `image_size`, by default the size that the model was (or will be) trained on. A
+    finished bundle holds `layouts` synthetic faces to start from.
     """
 
     input: str = "fetext"
@@ -68,6 +75,8 @@ class TrainingConfig:
     runs: str = "runs"
     base: str | None = None
     lora_rank: int = 0
+    image_size: int | None = None
+    layouts: int = 256
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     autoencoder: FitConfig = field(default_factory=FitConfig)
     diffusion: FitConfig = field(default_factory=FitConfig)

@@ -46,7 +46,7 @@ class DecoupledAttnProcessor:
         key = _split_heads(attn.to_k(text), attn.heads)
         output = F.scaled_dot_product_attention(query, key, _split_heads(attn.to_v(text), attn.heads))
         if self.capture is not None:
-            scores = (query @ key.transpose(-1, -2)).float() * attn.scale
+            scores = query.float() @ key.float().transpose(-1, -2) * attn.scale  # float16 could overflow
             self.capture.append(scores.softmax(dim=-1).mean(dim=1))
 
         if self.adapter and self.adapter.scale:

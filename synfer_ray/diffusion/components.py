@@ -12,7 +12,7 @@ from torch import Tensor
 from synfer_ray.diffusion.attention import install_processors
 from synfer_ray.diffusion.au_adapter import AUAdapter
 from synfer_ray.errors import InputError, choose
-from synfer_ray.storage.hub import local_folder
+from synfer_ray.storage.hub import MODEL_FILES, model_folder
 from synfer_ray.storage.weights import load_model
 
 if TYPE_CHECKING:
@@ -20,19 +20,6 @@ if TYPE_CHECKING:
     from diffusers.schedulers import DDIMScheduler
     from transformers import CLIPTextModel, CLIPTokenizer
 
-MODEL_FILES = (
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/config.json",
-    "vae/diffusion_pytorch_model.safetensors",
-    "text_encoder/config.json",
-    "text_encoder/model.safetensors",
-    "tokenizer/tokenizer_config.json",
-    "scheduler/scheduler_config.json",
-)
-PARTS = ("tokenizer", "au_adapter", "feranno", "au_labeler", "experts", "layouts", "preview")
-MODEL_AND_PARTS = (*MODEL_FILES, *(f"{part}/*" for part in PARTS))
-"""What is copied of a model on the hub."""
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
@@ -93,13 +80,13 @@ def load_components(
         folder_or_id: a local folder, or the id of a repository on the Hugging Face hub.
 
     Raises:
-        InputError: a folder or file is missing or damaged, weights do not fit or are not finite, or the parts
-            do not belong together.
+        InputError: the model is of another family, a folder or file is missing or damaged, weights do not fit
+            or are not finite, or the parts do not belong together.
     """
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    folder = local_folder(str(folder_or_id), MODEL_AND_PARTS)
+    folder = model_folder(str(folder_or_id))
     for name in MODEL_FILES:
         if not (folder / name).is_file():
             raise InputError(f"missing model file: {folder / name}")
@@ -111,9 +98,9 @@ def load_components(
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     choose(scheduler.config.prediction_type, PREDICTION_TYPES, "prediction type")
     components = Components(
-        unet=_load_part(UNet2DConditionModel, folder / "unet", dtype).to(device),
-        vae=_load_part(AutoencoderKL, folder / "vae", dtype).to(device),
-        text_encoder=_load_part(CLIPTextModel, folder / "text_encoder", dtype).to(device),
+        unet=load_part(UNet2DConditionModel, folder / "unet", dtype).to(device),
+        vae=load_part(AutoencoderKL, folder / "vae", dtype).to(device),
+        text_encoder=load_part(CLIPTextModel, folder / "text_encoder", dtype).to(device),
         tokenizer=tokenizer,
         scheduler=scheduler,
         adapter=load_model(AUAdapter, folder / "au_adapter") if (folder / "au_adapter").is_dir() else None,
@@ -162,7 +149,12 @@ def _token_ids(components: Components, prompts: Sequence[str]) -> Tensor:
     return tokens.input_ids.to(components.device)
 
 
-def _load_part(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+def load_part(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """Loads one diffusers or transformers model, frozen and in evaluation mode.
+
+    Raises:
+        InputError: it is damaged, or its weights do not fit or are not finite.
+    """
     with _reading(folder):
         model, report = cls.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, output_loading_info=True

@@ -59,8 +59,11 @@ class SemanticGuidance:
         return range(round(self.start * num_steps), num_steps - 1)
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy L_g of the guide's logits with target probabilities [B, 7], for each row (Eq. 5)."""
-        logits = self.guide(images).float()
+        """Cross-entropy L_g of the guide's logits with target probabilities [B, 7], for each row (Eq. 5).
+
+        The guide works in float32, whatever the images' number type.
+        """
+        logits = self.guide(images.float()).float()
         return F.cross_entropy(logits, targets.to(logits), reduction="none")
 
     def update(

@@ -1,9 +1,16 @@
 """A tiny decoder: what a latent will look like, at a fraction of the autoencoder's cost."""
 
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from synfer_ray.diffusion.components import Components, load_part
+from synfer_ray.errors import InputError
+from synfer_ray.storage.weights import load_model
 
 
 class PreviewDecoder(nn.Module):
@@ -32,3 +39,32 @@ class PreviewDecoder(nn.Module):
         for convolution in self.middle:
             states = states + convolution(F.relu(states))
         return F.pixel_shuffle(self.last(F.relu(states)), self.factor)
+
+
+def load_preview(folder: Path, components: Components) -> Callable[[Tensor], Tensor]:
+    """Loads latents [B, C, h, w] -> images [B, 3, H, W]: our decoder, or a diffusers AutoencoderTiny (TAESD).
+
+    Raises:
+        InputError: the files are missing or damaged, or made for other latents.
+    """
+    config = folder / "config.json"
+    try:
+        is_tiny = json.loads(config.read_text()).get("_class_name") == "AutoencoderTiny"
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"missing or damaged model file: {config}: {error}") from error
+    decoder: Any
+    if is_tiny:
+        from diffusers import AutoencoderTiny
+
+        decoder = load_part(AutoencoderTiny, folder, components.dtype).to(components.device)
+        channels = decoder.config.latent_channels
+    else:
+        decoder = load_model(PreviewDecoder, folder).to(components.device, components.dtype)
+        decoder.requires_grad_(False)
+        channels = decoder.config["latent_channels"]
+    if channels != components.unet.config.in_channels:
+        needed = components.unet.config.in_channels
+        raise InputError(f"{folder} decodes latents of {channels} channels, not of {needed}")
+    if not is_tiny:
+        return decoder
+    return lambda latents: decoder.decode(latents / decoder.config.scaling_factor).sample

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Row = TypeVar("Row")
 
+HALF_LOSS_SCALE = 2.0**12
+"""Keeps the gradients of guidance above the smallest float16; the length of a step does not depend on it."""
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -63,9 +66,6 @@ def denoise(
     """
     if guidance and targets is None:
         raise InputError("semantic guidance needs the probabilities of the assigned label")
-    if config.gradient_checkpointing:
-        components.unet.enable_gradient_checkpointing()
-        components.vae.enable_gradient_checkpointing()
     scheduler = components.scheduler
     scheduler.set_timesteps(config.num_inference_steps)
     timesteps = scheduler.timesteps[start_step:]
@@ -74,6 +74,7 @@ def denoise(
     if au_scale is None:
         au_scale = text_scale
     decode = guidance.decode if guidance and guidance.decode else partial(decode_latents, components)
+    loss_scale = HALF_LOSS_SCALE if components.dtype == torch.float16 else 1.0
     latents = latents.to(components.device, components.dtype)
     skipped = torch.zeros(len(latents), dtype=torch.int64, device=latents.device)
 
@@ -89,7 +90,7 @@ def denoise(
                 context = components.context(prompt_embeds, au_tokens)
                 predictions += _predict(components, latents, timestep, [context])
                 x0_hat = predict_x0(scheduler, predictions[-1], timestep, latents)
-                loss = guidance.loss(decode(x0_hat), targets).sum()  # a sum keeps the rows' gradients apart
+                loss = loss_scale * guidance.loss(decode(x0_hat), targets).sum()  # a sum keeps rows apart
             (gradient,) = torch.autograd.grad(loss, prompt_embeds)
             prompt_embeds, row_skipped = guidance.update(prompt_embeds, gradient, token_mask)
             skipped += row_skipped

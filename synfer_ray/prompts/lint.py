@@ -34,15 +34,28 @@ _HARMLESS = re.compile(
 )
 
 
-def names_other_expression(text: str, expression: str) -> str | None:
+def names_other_expression(text: str, expression: str | None) -> str | None:
     """Returns the first word of `text` that names an expression not part of `expression`, or None.
 
-    Both components of a compound expression are part of it. Negation does not excuse a word, because a text
-    encoder barely notices it: "not smiling" still names a smile.
+    Both components of a compound expression are part of it; None has no part. Negation does not excuse a
+    word, because a text encoder barely notices it: "not smiling" still names a smile.
+
+    Raises:
+        InputError: if `expression` is unknown.
+    """
+    asked = set(components_of(expression)) if expression else set()
+    return next((word for word in _words(text) if not NAMES.get(word, frozenset()) <= asked), None)
+
+
+def names_expression(text: str, expression: str) -> bool:
+    """Whether a word of `text` names `expression`, or a part of it.
 
     Raises:
         InputError: if `expression` is unknown.
     """
     asked = set(components_of(expression))
-    words = re.findall(r"[a-z]+", _HARMLESS.sub(" ", text.lower()))
-    return next((word for word in words if not NAMES.get(word, frozenset()) <= asked), None)
+    return any(NAMES.get(word, frozenset()) & asked for word in _words(text))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+", _HARMLESS.sub(" ", text.lower()))

@@ -29,6 +29,13 @@ def finish(output: Location) -> None:
         f"           {report}\n"
         f'  load     datasets.load_dataset("parquet", data_files="{join(output, "data/*.parquet")}")'
     )
+    print_writers("prompts", manifest)
+
+
+def print_writers(what: str, manifest: RunManifest) -> None:
+    """Says who wrote the texts, if a language model was asked: what it did not write is never silent."""
+    if manifest.writers:
+        print(f"  {what}  {', '.join(f'{count} by {writer}' for writer, count in manifest.writers.items())}")
 
 
 def finished_manifest(output: Location, plan_fingerprint: str) -> RunManifest | None:

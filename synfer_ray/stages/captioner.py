@@ -27,18 +27,27 @@ class Captioner:
 
     def caption(self, row: Row) -> Row:
         """Returns the caption; a face without label is described by its action units alone."""
-        attributes = row["attributes"] or {}
-        known = row["action_units"] is not None
-        units = np.array(row["action_units"], np.float32) if known else au_vector({}, fill=np.nan)
+        known = described(row)
+        attributes, units = known["attributes"], known["action_units"]
         if row["label"] is None:
             phrases = [NEUTRAL_PROMPT, describe_cues(units, MAX_CUES)]
             phrases += [phrase_of(name, value) for name, value in attributes.items()]
             caption = ", ".join(filter(None, phrases))
         else:
-            rng = np.random.default_rng([self.seed, _number(row["sample_id"])])
+            rng = np.random.default_rng([self.seed, number(row["sample_id"])])
             caption = write_caption(row["label"], units, attributes, rng, row["label_probs"])
-        return {"caption": caption, "attributes": attributes, "action_units": units}
+        return known | {"caption": caption}
 
 
-def _number(text: str) -> int:
+def described(row: Row) -> Row:
+    """Returns `attributes` and `action_units` [41] of a row, with what no earlier stage filled in."""
+    units = row["action_units"]
+    return {
+        "attributes": row["attributes"] or {},
+        "action_units": au_vector({}, fill=np.nan) if units is None else np.array(units, np.float32),
+    }
+
+
+def number(text: str) -> int:
+    """Returns a number below 2**64 that stands for the text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

@@ -20,6 +20,7 @@ FACE_ROWS = pa.schema(
         "attributes": pa.map_(pa.string(), pa.string()),
         "action_units": pa.list_(pa.float32()),
         "caption": pa.string(),
+        "caption_writer": pa.string(),
         "stage": pa.string(),
         "reason": pa.string(),
         "detail": pa.string(),

@@ -1,6 +1,7 @@
 """The last FEText stage: commits a finished range of faces as one shard."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -28,12 +29,14 @@ class FaceWriter:
         rows = face_rows(table)
         accepted = [self._sample(row) for row in rows if row["reason"] is None]
         rejected = [self._reject(row) for row in rows if row["reason"] is not None]
+        writers = Counter(row["caption_writer"] for row in rows if row["caption_writer"])
         commit = commit_shard(
             self.output,
             rows[0]["index"],
             rows[-1]["index"],
-            pa.Table.from_pylist(accepted, schema=fetext_schema()),
+            pa.Table.from_pylist(accepted, schema=fetext_schema(bool(writers))),
             pa.Table.from_pylist(rejected, schema=reject_schema()),
+            writers=writers,
         )
         return pa.table({"commit": [commit.to_json()]})
 

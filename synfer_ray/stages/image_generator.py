@@ -22,8 +22,9 @@ from synfer_ray.diffusion.components import (
 )
 from synfer_ray.diffusion.guidance import SemanticGuidance
 from synfer_ray.diffusion.layout import ddim_invert, partial_noise
+from synfer_ray.diffusion.memory import apply_levers
 from synfer_ray.diffusion.noise import initial_noise
-from synfer_ray.diffusion.preview import PreviewDecoder
+from synfer_ray.diffusion.preview import load_preview
 from synfer_ray.diffusion.sampling import denoise
 from synfer_ray.errors import InputError
 from synfer_ray.prompts import NEUTRAL_PROMPT
@@ -34,7 +35,6 @@ from synfer_ray.stages.model_stage import model_stage
 from synfer_ray.stages.sample_rows import GENERATE, Row, rejection, sample_rows, timed
 from synfer_ray.storage.bundle import FERANNO, PREVIEW, bundle_image_size, expert_spec, find_bundle
 from synfer_ray.storage.schema import VOTER
-from synfer_ray.storage.weights import load_model
 from synfer_ray.taxonomy.compounds import components_of
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
 
@@ -66,12 +66,15 @@ class ImageGenerator:
         self.attempts = Attempts(config.output, GENERATE)
         self.image_size = config.image_size or bundle_image_size(bundle)
         self.components = load_components(bundle, device, getattr(torch, config.dtype))
+        apply_levers(self.components, config.memory)
         if self.components.adapter:
             self.components.adapter.scale = config.au_scale
         self.annotator = load_annotator(self.components) if FERANNO in config.voters else None
         self.guidance = load_guidance(config, bundle, self.components)
         self.layouts = open_layouts(config.layout, bundle)
-        self.empty_embeds = encode_prompt(self.components, [""] * config.batch_size)
+        self.empty_embeds = encode_prompt(
+            self.components, [config.sampling.negative_prompt] * config.batch_size
+        )
         self.neutral_embeds = encode_prompt(self.components, [NEUTRAL_PROMPT] * config.batch_size)
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -161,17 +164,10 @@ def load_guidance(config: GenerateConfig, bundle: Path, components: Components) 
         raise InputError(
             f"guide {settings.guide!r} is of kind {spec.kind}: only {', '.join(NETWORKS)} have gradients"
         )
-    guide = load_network(spec).to(components.device, components.dtype).requires_grad_(False)
-    preview = load_preview(bundle, components) if settings.preview else None
-    return SemanticGuidance(guide, settings.step_size, settings.norm, settings.start, preview)
-
-
-def load_preview(bundle: Path, components: Components) -> PreviewDecoder | None:
-    """Loads the bundle's preview decoder; None if it has none."""
-    if not (bundle / PREVIEW).is_dir():
-        return None
-    preview = load_model(PreviewDecoder, bundle / PREVIEW)
-    return preview.to(components.device, components.dtype).requires_grad_(False)
+    guide = load_network(spec).to(components.device).requires_grad_(False)
+    preview = bundle / PREVIEW
+    decode = load_preview(preview, components) if settings.preview and preview.is_dir() else None
+    return SemanticGuidance(guide, settings.step_size, settings.norm, settings.start, decode)
 
 
 def expression_targets(rows: Sequence[Row]) -> Tensor:

@@ -22,7 +22,7 @@ def sample_rows(rows: Sequence[Row], voters: Sequence[str]) -> pa.Table:
     """Makes the table; columns that a row does not have are null."""
     columns = [
         *sample_schema(voters),
-        *(pa.field(name, pa.string()) for name in ("stage", "reason", "detail")),
+        *(pa.field(name, pa.string()) for name in ("prompt_writer", "stage", "reason", "detail")),
         *(pa.field(_seconds(stage), pa.float64()) for stage in (GENERATE, VOTE)),
     ]
     return pa.Table.from_pylist(list(rows), schema=pa.schema(columns))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -31,17 +32,21 @@ class ShardWriter:
         indices = [row["index"] for row in rows]
         accepted = [row for row in rows if row["reason"] is None]
         rejected = [self._reject(row) for row in rows if row["reason"] is not None]
+        writers = Counter(row["prompt_writer"] for row in rows if row["prompt_writer"])
         commit = commit_shard(
             self.output,
             min(indices),
             max(indices),
-            pa.Table.from_pylist(accepted, schema=sample_schema(self.voters)),
+            pa.Table.from_pylist(accepted, schema=sample_schema(self.voters, bool(writers))),
             pa.Table.from_pylist(rejected, schema=reject_schema()),
             seconds_by_stage(rows),
+            writers,
         )
         return pa.table({"commit": [commit.to_json()]})
 
     def _reject(self, row: Row) -> Row:
         plan = {name: row[name] for name in PLANNED}
+        if row["prompt_writer"]:
+            plan["prompt_writer"] = row["prompt_writer"]
         plan["action_units"] = [None if math.isnan(value) else value for value in row["action_units"]]
         return row | {"row": json.dumps(plan, allow_nan=False)}

@@ -10,8 +10,8 @@ from synfer_ray.config import ExpertConfig, RemoteModelConfig
 from synfer_ray.errors import InputError
 from synfer_ray.remote.model import open_remote
 from synfer_ray.storage.fingerprint import DIGITS, fingerprint, fingerprint_folder
-from synfer_ray.storage.hub import local_folder
-from synfer_ray.storage.local_copy import is_remote, local_copy
+from synfer_ray.storage.hub import check_stable_diffusion, is_hub_id, local_folder, model_folder
+from synfer_ray.storage.local_copy import is_remote, local_copy, pin
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "bundles"
@@ -24,16 +24,31 @@ FERANNO = "feranno"
 def find_bundle(name: str) -> Path:
     """Returns the folder of an embedded bundle (`fer64`), of one on disk, or of a remote one's local copy.
 
+    Any Stable Diffusion 1.x or 2.x model in diffusers layout is a bundle; the other parts may be missing.
+
+    Args:
+        name: also a URI, or the id of a repository on the Hugging Face hub.
+
     Raises:
-        InputError: there is no such bundle.
+        InputError: there is no such bundle, or it is a model of another family.
     """
+    if is_hub_id(name):
+        return model_folder(name)
     for folder in (local_copy(name),) if is_remote(name) else (EMBEDDED / name, Path(name)):
-        if folder.is_dir() and (folder / "unet").is_dir():
+        check_stable_diffusion(folder)
+        if (folder / "unet").is_dir():
             return folder
     embedded = sorted(folder.name for folder in EMBEDDED.iterdir() if (folder / "unet").is_dir())
     raise InputError(
         f"no model bundle {name!r}: neither a bundle folder nor embedded ({', '.join(embedded) or 'none'})"
     )
+
+
+def pin_bundle(name: str) -> str:
+    """Returns a name that stands for the bundle's files as they are now, on every node."""
+    if is_hub_id(name):  # a snapshot's folder is named after its commit
+        return f"{name.partition('@')[0]}@{find_bundle(name).name}"
+    return pin(name)
 
 
 def expert_spec(name: str, bundle: Path, experts: Mapping[str, ExpertConfig]) -> ExpertConfig:
@@ -91,6 +106,8 @@ def expert_fingerprint(name: str, bundle: Path, experts: Mapping[str, ExpertConf
         InputError: there is no such expert, or its server does not answer.
     """
     if name == FERANNO:
+        if not (bundle / FERANNO).is_dir():
+            raise InputError(f"{bundle} has no {FERANNO}/: train it, or leave {FERANNO} out of voters")
         return fingerprint_path(bundle / FERANNO)
     spec = expert_spec(name, bundle, experts)
     if spec.kind == "triton":

@@ -44,6 +44,8 @@ class RunManifest:
     """rows, rejects and bytes."""
     labels: dict[str, int] = field(default_factory=dict)
     """Rows by calibrated expression."""
+    writers: dict[str, int] = field(default_factory=dict)
+    """Rows by who wrote their prompt or caption, if a language model was asked."""
 
 
 def claim_output(
@@ -129,9 +131,10 @@ def write_manifest(output: Location, commits: list[Commit] | None = None) -> Run
     """
     run = read_run(output)
     commits = read_commits(output) if commits is None else commits
-    reasons: Counter[str] = Counter()
+    reasons, writers = Counter[str](), Counter[str]()
     for commit in commits:
         reasons.update(commit.reasons)
+        writers.update(commit.writers)
     manifest = RunManifest(
         **{key: run[key] for key in ("plan_fingerprint", "plan", "config", "versions", "planned_rows")},
         shards=[
@@ -146,6 +149,7 @@ def write_manifest(output: Location, commits: list[Commit] | None = None) -> Run
             "bytes": sum(int(file["bytes"]) for commit in commits for file in commit.files.values()),
         },
         labels=label_counts(commits),
+        writers=dict(writers.most_common()),
     )
     fs, root = filesystem(output)
     write_bytes(fs, f"{root}/{MANIFEST}", _pretty(asdict(manifest)))

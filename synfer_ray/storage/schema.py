@@ -22,16 +22,18 @@ EXPRESSION: Column = (pa.int64(), {"_type": "ClassLabel", "names": list(EXPRESSI
 VOTER = "voter_"
 
 
-def fetext_schema() -> pa.Schema:
+def fetext_schema(captioned: bool = False) -> pa.Schema:
     """FEText (paper section 3.2): a face image, its caption, its action units and, if known, its expression.
 
     `action_units` holds 41 intensities in [0, 1] in ACTION_UNITS order, NaN = unknown; `attributes` is JSON.
+    With `captioned`, by a model and not the template grammar, `caption_writer` names the model.
     """
     return _schema(
         {
             "sample_id": STRING,
             "image": IMAGE,
             "caption": STRING,
+            **({"caption_writer": STRING} if captioned else {}),
             "action_units": FLOATS,
             "label": EXPRESSION,
             "label_probs": FLOATS,
@@ -42,11 +44,13 @@ def fetext_schema() -> pa.Schema:
     )
 
 
-def sample_schema(voters: Sequence[str]) -> pa.Schema:
+def sample_schema(voters: Sequence[str], enriched: bool = False) -> pa.Schema:
     """A generated sample: `label` is the calibrated expression, `assigned_label` the one asked for.
 
     Every voter adds a column `voter_<name>` with its probabilities in EXPRESSIONS order; `agreement` is the
     share of voters whose first choice is `label`; `seed` is the seed of this row; `attributes` is JSON.
+    With `enriched`, `prompt_writer` names the language model that worded the prompt, or says `template: ` and
+    why it did not.
     """
     return _schema(
         {
@@ -61,6 +65,7 @@ def sample_schema(voters: Sequence[str]) -> pa.Schema:
             "decision": STRING,
             "action_units": FLOATS,
             "prompt": STRING,
+            **({"prompt_writer": STRING} if enriched else {}),
             "attributes": STRING,
             "seed": INT64,
             "index": INT64,

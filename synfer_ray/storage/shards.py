@@ -54,6 +54,8 @@ class Commit:
     """What the stages with a model took, by stage."""
     unguided: int = 0
     """Rows in which semantic guidance was left out of at least one step."""
+    writers: dict[str, int] = field(default_factory=dict)
+    """Rows by who wrote their prompt or caption, if a language model was asked."""
 
     def to_json(self) -> str:
         """Returns the record as it is stored, with a digest of itself."""
@@ -100,6 +102,7 @@ def commit_shard(
     data: pa.Table,
     rejects: pa.Table,
     seconds: Mapping[str, float] | None = None,
+    writers: Mapping[str, int] | None = None,
 ) -> Commit:
     """Writes the plan rows first..last (inclusive): samples, rejected rows, and then the commit record.
 
@@ -113,6 +116,7 @@ def commit_shard(
             rejects; otherwise all of first..last.
         rejects: the rows that became no sample, in `reject_schema()`.
         seconds: what the stages with a model took, by stage.
+        writers: rows by who wrote their text, if a language model was asked.
 
     Raises:
         ValueError: a plan row occurs twice, or lies outside first..last.
@@ -138,6 +142,7 @@ def commit_shard(
         indices=indices,
         seconds=dict(seconds or {}),
         unguided=sum(skipped > 0 for skipped in _values(data, "guidance_skipped")),
+        writers=dict(writers or {}),
     )
     write_bytes(fs, f"{root}/{commit.record}", commit.to_json().encode())
     return commit

@@ -33,7 +33,9 @@ class AUAdapterObjective(Objective):
     def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Eq. 3 with the AU tokens after the text tokens."""
         rows, device = len(batch["latents"]), batch["latents"].device
-        draw = torch.rand(rows, generator=generator, device=device) if self.training else torch.ones(rows)
+        draw = torch.ones(rows, device=device)
+        if self.training:
+            draw = torch.rand(rows, generator=generator, device=device)
         no_text = (draw < DROP_TEXT) | (draw >= 1 - DROP_BOTH) & (draw < 1)
         no_au = (draw >= DROP_TEXT) & (draw < DROP_TEXT + DROP_AU) | (draw >= 1 - DROP_BOTH) & (draw < 1)
         with torch.no_grad():

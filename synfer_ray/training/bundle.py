@@ -4,13 +4,18 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from synfer_ray.config import SamplingConfig, TrainingConfig
 from synfer_ray.errors import InputError, choose
 from synfer_ray.runtime import ray_session
+from synfer_ray.storage.hub import MODEL_FILES, model_folder
 from synfer_ray.training import parts
+
+if TYPE_CHECKING:
+    from synfer_ray.diffusion.components import Components
 
 PARTS = {
     "autoencoder": parts.train_autoencoder,
@@ -21,8 +26,7 @@ PARTS = {
     "experts": parts.train_experts,
     "au_labeler": parts.train_au_labeler,
 }
-LAYOUTS, LAYOUT_BATCH = 256, 32
-BASE_FOLDERS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+LAYOUT_BATCH = 32
 
 
 def train_bundle(config: TrainingConfig) -> None:
@@ -53,18 +57,24 @@ def train_part(config: TrainingConfig, name: str) -> None:
 
 
 def prepare(config: TrainingConfig) -> None:
-    """Starts the bundle: a copy of the `base` model, or a tokenizer for new networks."""
+    """Starts the bundle: a copy of the `base` model, or a tokenizer for new networks.
+
+    Raises:
+        InputError: the base is missing, lacks a file, or is a model of another family.
+    """
     bundle = Path(config.bundle)
     if (bundle / "tokenizer").exists():
         return
     bundle.mkdir(parents=True, exist_ok=True)
     if config.base:
-        from synfer_ray.diffusion.components import MODEL_AND_PARTS
-        from synfer_ray.storage.hub import local_folder
-
-        base = local_folder(config.base, MODEL_AND_PARTS)
-        for folder in BASE_FOLDERS:
-            shutil.copytree(base / folder, bundle / folder)
+        base = model_folder(config.base)
+        if missing := [name for name in MODEL_FILES if not (base / name).is_file()]:
+            raise InputError(f"missing model file: {base / missing[0]}")
+        for name in MODEL_FILES:  # other precisions and pickles stay behind
+            if not name.startswith("tokenizer"):
+                (bundle / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(base / name, bundle / name)
+        shutil.copytree(base / "tokenizer", bundle / "tokenizer")
         return
     from synfer_ray.prompts.caption import vocabulary
     from synfer_ray.training.data import read_columns
@@ -89,12 +99,13 @@ def is_trained(config: TrainingConfig, name: str) -> bool:
 
 def complete(config: TrainingConfig) -> None:
     """Adds what makes the parts a pipeline: `model_index.json`, the layout pool and the model card."""
+    import torch
     from diffusers import StableDiffusionPipeline
 
     from synfer_ray.diffusion.components import load_components
     from synfer_ray.training.model_card import write_model_card
 
-    components = load_components(config.bundle)
+    components = load_components(config.bundle, "cuda" if torch.cuda.is_available() else "cpu")
     pipeline = StableDiffusionPipeline(
         components.vae,
         components.text_encoder,
@@ -106,26 +117,26 @@ def complete(config: TrainingConfig) -> None:
         requires_safety_checker=False,
     )
     pipeline.save_config(config.bundle)
-    write_layouts(config)
+    if config.layouts:
+        write_layouts(config, components)
     write_model_card(config)
 
 
-def write_layouts(config: TrainingConfig) -> None:
+def write_layouts(config: TrainingConfig, components: "Components") -> None:
     """Fills `layouts/` with latents of neutral synthetic faces, so that layouts carry no real identity."""
     import torch
     from safetensors.torch import save_file
 
-    from synfer_ray.diffusion.components import encode_prompt, load_components
+    from synfer_ray.diffusion.components import encode_prompt
     from synfer_ray.diffusion.noise import initial_noise
     from synfer_ray.diffusion.sampling import denoise
     from synfer_ray.prompts.caption import write_caption
     from synfer_ray.taxonomy.au_priors import sample_action_units
 
-    components = load_components(config.bundle)
-    shape = components.latent_shape(config.architecture.image_size)
+    shape = components.latent_shape(parts.training_image_size(config))
     empty_embeds = encode_prompt(components, [""] * LAYOUT_BATCH)
     latents = []
-    for first in range(0, LAYOUTS, LAYOUT_BATCH):
+    for first in range(0, config.layouts, LAYOUT_BATCH):
         seeds = range(first, first + LAYOUT_BATCH)
         draws = [np.random.default_rng([config.diffusion.seed, seed]) for seed in seeds]
         captions = [write_caption("neutral", sample_action_units("neutral", rng), {}, rng) for rng in draws]
@@ -136,7 +147,9 @@ def write_layouts(config: TrainingConfig) -> None:
             prompt_embeds=encode_prompt(components, captions),
             empty_embeds=empty_embeds,
         )
-        latents.append(samples.latents)
+        latents.append(samples.latents.cpu())
     folder = Path(config.bundle) / "layouts"
     folder.mkdir(exist_ok=True)
-    save_file({"latents": torch.cat(latents).half().contiguous()}, folder / "latents.safetensors")
+    save_file(
+        {"latents": torch.cat(latents)[: config.layouts].half().contiguous()}, folder / "latents.safetensors"
+    )

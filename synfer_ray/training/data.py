@@ -3,18 +3,24 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
+from PIL import Image
 
-from synfer_ray.faces.images import decode_image
+from synfer_ray.faces.images import decode_image, resize_square
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
 
 if TYPE_CHECKING:
     import ray.data
     import torch
+
+
+PIXELS_AT_ONCE = 128 * 64 * 64
+"""What the autoencoder encodes in one pass: 128 images of `fer64`, two of Stable Diffusion."""
 
 
 def read_faces(fetext: str, columns: Sequence[str]) -> "ray.data.Dataset":
@@ -56,14 +62,23 @@ def read_columns(fetext: str, columns: Sequence[str]) -> pa.Table:
 
 
 class LatentEncoder:
-    """Ray Data actor: each face and its mirror image as latents, with tokens and action units to match."""
+    """Ray Data actor: each face and its mirror image as latents, with tokens and action units to match.
 
-    def __init__(self, bundle: str, seed: int = 0):
+    Args:
+        image_size: side in pixels that faces of another size are resized to.
+    """
+
+    def __init__(self, bundle: str, image_size: int):
+        import torch
         from diffusers import AutoencoderKL
         from transformers import CLIPTokenizer
 
-        self.vae = AutoencoderKL.from_pretrained(f"{bundle}/vae").float().eval()
+        from synfer_ray.diffusion.components import load_part
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.vae = load_part(AutoencoderKL, Path(bundle) / "vae", torch.float32).to(device)
         self.tokenizer = CLIPTokenizer.from_pretrained(f"{bundle}/tokenizer")
+        self.image_size = image_size
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Doubles the batch: `latents` are scaled by the autoencoder's scaling factor, float16."""
@@ -71,11 +86,11 @@ class LatentEncoder:
 
         from synfer_ray.training.experts import mirrored_indices
 
-        images = to_images(batch["image"])
-        device = self.vae.device
+        images = to_images(resize_faces(batch["image"], self.image_size))
+        views = torch.cat([images, images.flip(-1)]).split(max(1, PIXELS_AT_ONCE // self.image_size**2))
         with torch.no_grad():
-            views = torch.cat([images, images.flip(-1)]).to(device)
-            latents = self.vae.encode(views).latent_dist.mean * self.vae.config.scaling_factor
+            means = [self.vae.encode(part.to(self.vae.device)).latent_dist.mean for part in views]
+        latents = torch.cat(means) * self.vae.config.scaling_factor
         captions = [*batch["caption"], *map(mirror_text, batch["caption"])]
         return {
             "sample_id": np.concatenate([batch["sample_id"], [f"{name}~" for name in batch["sample_id"]]]),
@@ -86,6 +101,13 @@ class LatentEncoder:
             ),
             "label_probs": np.concatenate([batch["label_probs"], batch["label_probs"]]),
         }
+
+
+def resize_faces(faces: np.ndarray, size: int) -> np.ndarray:
+    """Resizes uint8 faces [B,H,W,3] to [B,size,size,3], unless they have this size."""
+    if faces.shape[1:3] == (size, size):
+        return faces
+    return np.stack([np.asarray(resize_square(Image.fromarray(face), size)) for face in faces])
 
 
 def to_images(pixels: np.ndarray) -> "torch.Tensor":

@@ -38,6 +38,7 @@ class DiffusionObjective(Objective):
     ):
         super().__init__()
         self.unet, self.text_encoder, self.scheduler = unet, text_encoder, scheduler
+        self.unet.requires_grad_(True)  # a loaded one is frozen
         self.text_encoder.requires_grad_(train_text_encoder)
         self.lora_rank = lora_rank
         self.register_buffer("empty_ids", empty_ids, persistent=False)

@@ -27,7 +27,7 @@ class FERAnnoObjective(Objective):
     context: Tensor
     weight: Tensor
 
-    def __init__(self, components: "Components", class_share: np.ndarray):
+    def __init__(self, components: "Components", class_share: np.ndarray, image_size: int):
         super().__init__()
         self.unet = components.unet.requires_grad_(False)
         if components.adapter:
@@ -35,8 +35,7 @@ class FERAnnoObjective(Objective):
         self.tokens = prompt_tokens(components, NEUTRAL_PROMPT)
         self.register_buffer("context", neutral_context(components), persistent=False)
         self.register_buffer("weight", class_weight(class_share), persistent=False)
-        size = self.unet.config.sample_size
-        example = torch.zeros(1, self.unet.config.in_channels, size, size)
+        example = torch.zeros(1, *components.latent_shape(image_size))
         self.head = FERAnno.for_features(self.features(example))
 
     @torch.no_grad()

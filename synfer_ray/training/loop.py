@@ -78,11 +78,16 @@ def fit(
         report: called on every worker with the metrics and, at checkpoints, the folder that holds them.
         resume_from: a folder with the `checkpoint.pt` to continue from.
     """
+    from diffusers import ModelMixin
     from diffusers.training_utils import EMAModel
 
     torch.set_num_threads(config.num_threads)
     worker = Worker.current()
     objective.to(worker.device)
+    if config.gradient_checkpointing:
+        for model in objective.children():
+            if isinstance(model, ModelMixin):  # of diffusers
+                model.enable_gradient_checkpointing()
     parameters = list(objective.trained().values())
     optimizer = torch.optim.AdamW(
         parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay

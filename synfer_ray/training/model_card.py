@@ -5,6 +5,7 @@ from pathlib import Path
 
 from synfer_ray.config import TrainingConfig
 from synfer_ray.training.data import read_columns
+from synfer_ray.training.parts import training_image_size
 
 TEMPLATE = """\
 ---
@@ -42,7 +43,7 @@ def write_model_card(config: TrainingConfig) -> None:
     (bundle / "README.md").write_text(
         TEMPLATE.format(
             name=bundle.name,
-            size=config.architecture.image_size,
+            size=training_image_size(config),
             channels=unet["in_channels"],
             latent=unet["sample_size"],
             parameters=weights / 2e6,

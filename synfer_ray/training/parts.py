@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from synfer_ray.config import ArchitectureConfig, FitConfig, TrainingConfig
+from synfer_ray.errors import InputError
+from synfer_ray.storage.bundle import bundle_image_size
 from synfer_ray.storage.fingerprint import fingerprint, fingerprint_folder
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from synfer_ray.training.data import label_distributions, read_columns
@@ -33,7 +35,15 @@ def train_autoencoder(config: TrainingConfig) -> None:
 
 
 def train_diffusion(config: TrainingConfig) -> None:
-    """Trains the diffusion model on latents and captions: `unet/`, `text_encoder/`, `scheduler/`."""
+    """Trains the diffusion model on latents and captions: `unet/`, `text_encoder/`, `scheduler/`.
+
+    Raises:
+        InputError: the bundle is a finished model, which must not be overwritten.
+    """
+    if not config.base and (Path(config.bundle) / "model_index.json").exists():
+        raise InputError(
+            f"{config.bundle} is a finished model: fine-tune it with base={config.bundle} and another bundle"
+        )
     build = partial(build_diffusion, config.bundle, config.architecture, bool(config.base), config.lora_rank)
     rows = _latents(config, ["latents", "input_ids"])
     objective, _ = _train(config, "diffusion", build, rows, config.diffusion)
@@ -73,7 +83,7 @@ def train_preview(config: TrainingConfig) -> None:
 def train_feranno(config: TrainingConfig) -> None:
     """Trains `feranno/` on the frozen U-Net's features at the least noise."""
     rows = _latents(config, ["latents", "label_probs"])
-    build = partial(build_feranno, config.bundle, _class_share(config))
+    build = partial(build_feranno, config.bundle, _class_share(config), training_image_size(config))
     objective, metrics = _train(config, "feranno", build, rows, config.feranno)
     objective.head.temperature = metrics["temperature"]
     _export(objective, Path(config.bundle) / "feranno")
@@ -147,19 +157,21 @@ def build_au_labeler(supported: list[str]) -> Objective:
 
 def build_preview(bundle: str) -> Objective:
     """An untrained preview decoder for the bundle's autoencoder."""
+    import torch
     from diffusers import AutoencoderKL
 
+    from synfer_ray.diffusion.components import load_part
     from synfer_ray.training.preview import PreviewObjective
 
-    return PreviewObjective(AutoencoderKL.from_pretrained(Path(bundle) / "vae").float())
+    return PreviewObjective(load_part(AutoencoderKL, Path(bundle) / "vae", torch.float32))
 
 
-def build_feranno(bundle: str, class_share: np.ndarray) -> Objective:
-    """An untrained FERAnno head on the bundle's U-Net."""
+def build_feranno(bundle: str, class_share: np.ndarray, image_size: int) -> Objective:
+    """An untrained FERAnno head on the bundle's U-Net, for faces of this size."""
     from synfer_ray.diffusion.components import load_components
     from synfer_ray.training.feranno import FERAnnoObjective
 
-    return FERAnnoObjective(load_components(bundle), class_share)
+    return FERAnnoObjective(load_components(bundle), class_share, image_size)
 
 
 def build_expert(architecture: str, class_share: np.ndarray) -> Objective:
@@ -168,6 +180,13 @@ def build_expert(architecture: str, class_share: np.ndarray) -> Objective:
     from synfer_ray.training.experts import ExpressionObjective
 
     return ExpressionObjective(FERClassifier(architecture), class_share)
+
+
+def training_image_size(config: TrainingConfig) -> int:
+    """The side of the faces that the networks learn from: as set, or what the bundle's U-Net is made for."""
+    bundle = Path(config.bundle)
+    made_for = bundle_image_size(bundle) if (bundle / "unet").is_dir() else config.architecture.image_size
+    return config.image_size or made_for
 
 
 def _train(
@@ -202,12 +221,13 @@ def _latents(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":
 
     faces = sorted((file.name, file.stat().st_size) for file in (Path(config.input) / "data").iterdir())
     encoders = [fingerprint_folder(Path(config.bundle) / part) for part in ("vae", "tokenizer")]
-    folder = Path(config.runs) / f"latents-{fingerprint([faces, encoders])}"
+    size = training_image_size(config)
+    folder = Path(config.runs) / f"latents-{fingerprint([faces, encoders, size])}"
     if not folder.exists():
         columns_read = ["image", "caption", "action_units", "label_probs"]
         encoded = read_faces(config.input, columns_read).map_batches(
             LatentEncoder,
-            fn_constructor_kwargs={"bundle": config.bundle},
+            fn_constructor_kwargs={"bundle": config.bundle, "image_size": size},
             batch_size=64,
             num_cpus=config.workers.num_cpus,
             num_gpus=1 if config.workers.use_gpu else 0,

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from synfer_ray.plan import Plan, plan_row
 from synfer_ray.stages.image_generator import ImageGenerator, expression_targets
 from synfer_ray.stages.sample_rows import sample_rows
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
+from tests.tiny import tiny_taesd
 from tests.tiny_bundle import save_tiny_bundle
 
 
@@ -54,6 +56,52 @@ def test_guidance_changes_the_image(config):
     (unguided,) = generate(replace(config, guidance=GuidanceConfig(guide=None)), [1])
     (guided,) = generate(replace(config, guidance=GuidanceConfig(start=0.0)), [1])
     assert guided["image"]["bytes"] != unguided["image"]["bytes"]
+
+
+def test_a_negative_prompt_takes_the_place_of_the_empty_one(config):
+    without = replace(config, guidance=GuidanceConfig(guide=None))
+    sampling = replace(config.sampling, negative_prompt="a sad person")
+    (plain,) = generate(without, [1])
+    (negative,) = generate(replace(without, sampling=sampling), [1])
+    assert negative["image"]["bytes"] != plain["image"]["bytes"]
+
+
+def test_a_tiny_autoencoder_in_the_bundle_shows_the_guide_its_image(config, bundle, tmp_path):
+    guided = replace(config, guidance=GuidanceConfig(start=0.0))
+    (plain,) = generate(guided, [1])
+    other = shutil.copytree(bundle, tmp_path / "other")
+    tiny_taesd().save_pretrained(other / "preview")
+    (previewed,) = generate(replace(guided, bundle=str(other)), [1])
+    (switched_off,) = generate(
+        replace(guided, bundle=str(other), guidance=GuidanceConfig(start=0.0, preview=False)), [1]
+    )
+    assert previewed["image"]["bytes"] != plain["image"]["bytes"]
+    assert previewed["guidance_skipped"] == 0
+    assert switched_off["image"]["bytes"] == plain["image"]["bytes"]
+
+
+def test_half_precision_that_overflows_is_a_counted_reject_and_no_black_image(config, bundle, tmp_path):
+    """As Stable Diffusion's autoencoders do in float16 on some inputs: values above 65504 become infinite."""
+    from safetensors.torch import load_file, save_file
+
+    other = shutil.copytree(bundle, tmp_path / "other")
+    path = other / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights["decoder.conv_in.weight"] *= 60000 / weights["decoder.conv_in.weight"].abs().max()
+    save_file(weights, path, metadata={"format": "pt"})
+    unguided = replace(config, bundle=str(other), guidance=GuidanceConfig(guide=None))
+    assert [row["reason"] for row in generate(unguided, range(3))] == [None] * 3
+    half = generate(replace(unguided, dtype="float16"), range(3))
+    assert [(row["stage"], row["reason"], row["image"]) for row in half] == [
+        ("generate", "not_finite", None)
+    ] * 3
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_guidance_and_feranno_work_in_half_precision(config, dtype):
+    rows = generate(replace(config, dtype=dtype, guidance=GuidanceConfig(start=0.0)), range(3))
+    assert [(row["reason"], row["guidance_skipped"]) for row in rows] == [(None, 0)] * 3
+    assert all(sum(row["voter_feranno"]) == pytest.approx(1.0) for row in rows)
 
 
 def test_overlays_are_written_for_the_first_rows_only(config, tmp_path):

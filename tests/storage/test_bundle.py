@@ -49,6 +49,9 @@ def test_missing_parts_are_named(bundle, tmp_path):
     shutil.rmtree(partial / "vae")
     with pytest.raises(InputError, match=r"missing model file: .*vae"):
         model_fingerprints(partial, [], {})
+    shutil.rmtree(partial / "feranno")
+    with pytest.raises(InputError, match="has no feranno/: train it, or leave feranno out of voters"):
+        expert_fingerprint("feranno", partial, {})
     with pytest.raises(InputError, match=r"missing model file: .*nowhere\.onnx"):
         expert_fingerprint("x", bundle, {"x": ExpertConfig(kind="onnx", path=str(tmp_path / "nowhere.onnx"))})
     with pytest.raises(InputError, match=r"unknown expert 'residul'; choices: feranno, guide, residual"):

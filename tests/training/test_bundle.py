@@ -1,10 +1,19 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from synfer_ray.calibration.feranno import load_annotator
+from synfer_ray.config import TrainingConfig
+from synfer_ray.diffusion.components import load_components
 from synfer_ray.errors import InputError
-from synfer_ray.training.bundle import PARTS, train_bundle, train_part
+from synfer_ray.storage.hub import MODEL_FILES
+from synfer_ray.training.bundle import PARTS, complete, prepare, train_bundle, train_part
+from synfer_ray.training.parts import training_image_size
+from tests.tiny import save_components, tiny_components
 from tests.training.conftest import tiny_training, write_fetext
 
 pytestmark = pytest.mark.usefixtures("two_cpus")
@@ -45,6 +54,63 @@ def test_a_bundle_is_trained_once_and_loads_in_diffusers(tmp_path, capsys):
     train_bundle(config)
     in_place = [line for line in capsys.readouterr().out.splitlines() if line.endswith("in place")]
     assert in_place == [f"{name}: in place" for name in PARTS]
+
+
+def test_a_base_brings_its_model_and_keeps_its_pickles(tmp_path):
+    base = save_components(tiny_components(), tmp_path / "base")
+    (base / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"a pickle")
+    config = tiny_training(write_fetext(tmp_path / "fetext"), tmp_path, base=str(base), image_size=64)
+    prepare(config)
+    copied = {str(path.relative_to(config.bundle)) for path in Path(config.bundle).rglob("*.*")}
+    assert {*MODEL_FILES} <= copied and not any(name.endswith(".bin") for name in copied)
+    assert load_components(config.bundle).folder == config.bundle
+    assert training_image_size(config) == 64
+    assert training_image_size(replace(config, image_size=None)) == 32
+
+    (base / "vae" / "config.json").unlink()
+    with pytest.raises(InputError, match=r"missing model file: .*vae/config.json"):
+        prepare(replace(config, bundle=str(tmp_path / "other")))
+
+
+def fine_tuning(tmp_path, **changes) -> TrainingConfig:
+    """Settings that start from a tiny Stable Diffusion model with v-prediction."""
+    base = save_components(tiny_components(adapter=False, prediction_type="v_prediction"), tmp_path / "base")
+    fetext = write_fetext(tmp_path / "fetext")
+    config = tiny_training(fetext, tmp_path, base=str(base), layouts=3, image_size=16, **changes)
+    fit = replace(config.diffusion, steps=2, gradient_checkpointing=True, mixed_precision="bf16")
+    return replace(config, diffusion=fit, au_adapter=fit, feranno=replace(fit, gradient_checkpointing=False))
+
+
+def query_weights(folder: str) -> torch.Tensor:
+    """Weights that LoRA trains too."""
+    weights = load_components(folder).unet.state_dict()
+    return weights["mid_block.attentions.0.transformer_blocks.0.attn2.to_q.weight"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_base_is_fine_tuned_and_given_an_adapter_and_feranno(tmp_path):
+    config = fine_tuning(tmp_path)
+    for part in ("diffusion", "au_adapter", "feranno"):
+        train_part(config, part)
+    complete(config)
+
+    tuned = load_components(config.bundle)
+    assert tuned.adapter and tuned.scheduler.config.prediction_type == "v_prediction"
+    assert not torch.equal(query_weights(config.bundle), query_weights(config.base))
+    assert load_annotator(tuned).from_images(torch.randn(2, 3, 16, 16)).probs.shape == (2, 7)
+    assert load_file(f"{config.bundle}/layouts/latents.safetensors")["latents"].shape == (3, 4, 4, 4)
+
+    with pytest.raises(InputError, match="is a finished model: fine-tune it with base="):
+        train_part(replace(config, base=None, bundle=str(config.base)), "diffusion")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_base_is_fine_tuned_by_lora(tmp_path):
+    config = fine_tuning(tmp_path, lora_rank=2)
+    train_part(config, "diffusion")
+    assert not torch.equal(query_weights(config.bundle), query_weights(config.base))
 
 
 def test_input_that_is_no_fetext_folder_is_refused(tmp_path):

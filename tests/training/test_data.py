@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
-from synfer_ray.training.data import gather, label_distributions, mirror_text
+from synfer_ray.training.data import LatentEncoder, gather, label_distributions, mirror_text
 from synfer_ray.training.experts import class_weight, mirrored_indices
+from tests.tiny_bundle import save_tiny_bundle
 
 
 def test_mirroring_exchanges_left_and_right_words_only():
@@ -48,3 +49,23 @@ def test_rare_classes_weigh_more_and_the_mean_weight_is_one():
     assert np.all(np.argsort(weight) == np.argsort(-share))
     np.testing.assert_allclose((weight * share).sum(), 1, rtol=1e-6)
     np.testing.assert_allclose(weight[5] / weight[0], np.sqrt(0.4 / 0.01), rtol=1e-5)
+
+
+def test_faces_of_another_size_are_resized_and_encoded_a_few_at_a_time(tmp_path, monkeypatch):
+    faces = np.random.default_rng(0).integers(0, 255, (5, 48, 48, 3), np.uint8)
+    batch = {
+        "sample_id": np.array(list("abcde")),
+        "image": faces,
+        "caption": ["a happy face"] * 5,
+        "action_units": np.zeros((5, 41), np.float32),
+        "label_probs": np.full((5, 7), 1 / 7, np.float32),
+    }
+    encoder = LatentEncoder(str(save_tiny_bundle(tmp_path / "bundle")), image_size=32)
+    sizes: list[int] = []
+    encoder.vae.encoder.register_forward_pre_hook(lambda _module, args: sizes.append(len(args[0])))
+    whole = encoder(batch)["latents"]
+    monkeypatch.setattr("synfer_ray.training.data.PIXELS_AT_ONCE", 3 * 32 * 32)
+    split = encoder(batch)["latents"]
+    assert whole.shape == split.shape == (10, 4, 8, 8)
+    np.testing.assert_allclose(split, whole, atol=2e-3)
+    assert sizes == [10, 3, 3, 3, 1]

@@ -6,6 +6,7 @@ import torch
 
 from synfer_ray.config import FitConfig
 from synfer_ray.training.loop import Objective, Worker, draw, fit, learning_rate_factor, load_average, split
+from tests.tiny import tiny_unet
 
 ROWS = {"x": np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)}
 FIT = FitConfig(
@@ -39,6 +40,34 @@ class Stopped(Exception):
 
 def weights(objective: Objective) -> torch.Tensor:
     return torch.cat([value.flatten() for value in objective.state_dict().values()])
+
+
+def test_gradient_checkpointing_spares_memory_and_changes_no_gradient(tmp_path):
+    class OfUNet(Objective):
+        def __init__(self):
+            super().__init__()
+            self.unet = tiny_unet().requires_grad_(True)
+
+        def forward(self, batch, generator):
+            states = batch["x"][:, :1, None].expand(-1, 2, 16)
+            return self.unet(batch["x"].reshape(-1, 4, 8, 8), 7, states).sample.square().mean(), {}
+
+    trained, runs = [], []
+    for on in (False, True):
+        objective = OfUNet()
+        calls: list[int] = []
+        objective.unet.up_blocks[1].resnets[0].register_forward_pre_hook(
+            lambda *_, calls=calls: calls.append(1)
+        )
+        rows = {"x": np.random.default_rng(0).normal(size=(4, 256)).astype(np.float32)}
+        config = FitConfig(
+            steps=2, batch_size=2, validation_rows=0, warmup_steps=1, gradient_checkpointing=on
+        )
+        fit(objective, rows, config, tmp_path / str(on))
+        trained.append(weights(objective))
+        runs.append(len(calls))
+    assert runs == [2, 4]
+    assert torch.equal(*trained)
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):

@@ -101,6 +101,20 @@ def test_the_adapter_learns_and_the_diffusion_model_stays(tmp_path):
     assert not torch.equal(before[2], snapshot(adapter))
 
 
+def test_full_fine_tuning_of_a_loaded_model_trains_the_whole_unet_alone(tmp_path):
+    parts = tiny_components(adapter=False)
+    before = snapshot(parts.unet), snapshot(parts.text_encoder)
+    empty = torch.zeros(12, dtype=torch.int64)
+    objective = DiffusionObjective(
+        parts.unet, parts.text_encoder, parts.scheduler, empty, train_text_encoder=False
+    )
+    assert {name.split(".")[0] for name in objective.trained()} == {"unet"}
+    train(objective, ["latents", "input_ids"], tmp_path)
+    changed = snapshot(parts.unet) != before[0]
+    assert changed.float().mean() > 0.9
+    assert torch.equal(snapshot(parts.text_encoder), before[1])
+
+
 def test_lora_changes_the_exported_unet_and_leaves_it_a_plain_one(tmp_path):
     parts = tiny_components()
     before = snapshot(parts.unet)
@@ -133,7 +147,7 @@ def test_the_preview_comes_closer_to_the_autoencoders_images(tmp_path):
 
 def test_feranno_learns_its_head_only(tmp_path):
     parts = tiny_components()
-    objective = FERAnnoObjective(parts, np.full(7, 1 / 7))
+    objective = FERAnnoObjective(parts, np.full(7, 1 / 7), image_size=32)
     before = snapshot(parts.unet), snapshot(objective.head)
     metrics = train(objective, ["latents", "label_probs"], tmp_path)
     assert torch.equal(before[0], snapshot(parts.unet))
