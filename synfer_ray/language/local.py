@@ -51,14 +51,14 @@ class LocalModel:
         torch.set_num_threads(config.num_threads)
         self.config = config
         self.device = "cuda" if config.pool.num_gpus else "cpu"
-        model_class, reader_class = (
-            (transformers.AutoModelForImageTextToText, transformers.AutoProcessor)
+        model_class, load_reader = (
+            (transformers.AutoModelForImageTextToText, load_processor)
             if sees
-            else (transformers.AutoModelForCausalLM, transformers.AutoTokenizer)
+            else (transformers.AutoModelForCausalLM, transformers.AutoTokenizer.from_pretrained)
         )
         here = {"local_files_only": True, "trust_remote_code": False}
         try:
-            self.reader = reader_class.from_pretrained(folder, **here)
+            self.reader = load_reader(folder, **here)
             model, report = model_class.from_pretrained(
                 folder,
                 dtype=getattr(torch, config.dtype),
@@ -136,6 +136,28 @@ class LocalModel:
                 RowNoise([question.seed for question in questions]),
             ]
         )
+
+
+def load_processor(folder: Path, **options: Any) -> Any:
+    """Loads what prepares text and pictures for a model; Qwen-VL's part for videos may need what is absent.
+
+    Raises:
+        ImportError, KeyError: a library that pictures need is absent, or the library knows no such processor.
+    """
+    from transformers import AutoConfig, AutoProcessor
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    try:
+        return AutoProcessor.from_pretrained(folder, **options)
+    except ImportError:
+        whole: Any = PROCESSOR_MAPPING[type(AutoConfig.from_pretrained(folder, **options))]
+
+    class PictureProcessor(whole):  # type: ignore[misc]
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [name for name in super().get_attributes() if name != "video_processor"]
+
+    return PictureProcessor.from_pretrained(folder, **options)
 
 
 def _ends(model: Any, tokenizer: Any) -> list[int]:

@@ -1,4 +1,3 @@
-import importlib.util
 import io
 import json
 import shutil
@@ -15,7 +14,7 @@ from synfer_ray.errors import InputError
 from synfer_ray.language.local import LocalModel, RowNoise
 from synfer_ray.language.questions import Question
 from tests.faces.pictures import png
-from tests.language.tiny_models import save_tiny_text_model, save_tiny_vision_model
+from tests.language.tiny_models import save_tiny_qwen_model, save_tiny_text_model, save_tiny_vision_model
 
 TOKENS = 24
 
@@ -28,6 +27,11 @@ def text_model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def vision_model(tmp_path_factory) -> Path:
     return save_tiny_vision_model(tmp_path_factory.mktemp("vision"))
+
+
+@pytest.fixture(scope="module")
+def qwen_model(tmp_path_factory) -> Path:
+    return save_tiny_qwen_model(tmp_path_factory.mktemp("qwen"))
 
 
 def load(folder: Path, sees: bool = False, **changes) -> LocalModel:
@@ -53,9 +57,10 @@ def test_row_noise_draws_from_the_models_distribution():
     assert torch.equal(again, noisy[[3, 1]])
 
 
-@pytest.mark.parametrize("sees", [False, True])
-def test_a_rows_answer_follows_from_its_question_and_seed_alone(text_model, vision_model, sees):
-    model = load(vision_model if sees else text_model, sees)
+@pytest.mark.parametrize("kind", ["text", "vision", "qwen"])
+def test_a_rows_answer_follows_from_its_question_and_seed_alone(request, kind):
+    sees = kind != "text"
+    model = load(request.getfixturevalue(f"{kind}_model"), sees)
     questions = pictures(9) if sees else texts(9)
     together = model.ask(questions)
     assert [model.ask([question])[0] for question in reversed(questions)][::-1] == together
@@ -88,8 +93,14 @@ def test_the_picture_is_looked_at(vision_model):
         tokens = reference.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)[0]
         new = tokens[inputs["input_ids"].shape[1] :]
         assert answer.text == processor.decode(new, skip_special_tokens=True)
-    seen = load(vision_model, sees=True).ask([Question("a photo of", 1, png(i)) for i in range(6)])
-    assert len({answer.text for answer in seen}) > 1
+
+
+@pytest.mark.parametrize("kind", ["vision", "qwen"])
+def test_other_pictures_get_other_answers(request, kind):
+    model = load(request.getfixturevalue(f"{kind}_model"), sees=True)
+    assert (
+        len({answer.text for answer in model.ask([Question("a photo of", 1, png(i)) for i in range(6)])}) > 1
+    )
 
 
 def test_half_precision_takes_pictures_too(vision_model):
@@ -130,16 +141,3 @@ def test_pickles_and_code_are_not_touched(text_model, tmp_path):
     with pytest.raises(InputError, match="cannot be loaded"):
         load(coded)
     assert not canary.exists()
-
-
-@pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="torchvision is there")
-def test_a_missing_library_is_named(vision_model, tmp_path):
-    """Qwen-VL's processor also reads videos, for which transformers wants torchvision."""
-    folder = Path(shutil.copytree(vision_model, tmp_path / "qwen"))
-    (folder / "config.json").write_text(json.dumps({"model_type": "qwen2_vl"}))
-    (folder / "processor_config.json").write_text(json.dumps({"processor_class": "Qwen2VLProcessor"}))
-    (folder / "preprocessor_config.json").write_text(
-        json.dumps({"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2VLProcessor"})
-    )
-    with pytest.raises(InputError, match="orchvision"):
-        load(folder, sees=True)
