@@ -1,6 +1,6 @@
 """Stable Diffusion 1.5 at full size: operations counted anywhere, and what a GPU makes of them (H1 to H6)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from synfer_ray.config import (
     SamplingConfig,
 )
 from synfer_ray.diffusion.components import decode_latents, load_components
+from synfer_ray.diffusion.guidance import guided_steps
 from synfer_ray.diffusion.memory import apply_levers
 from synfer_ray.pipeline import make_plan
 from synfer_ray.plan import Plan, plan_row
@@ -44,7 +45,7 @@ def count_image(config: FullSizeConfig) -> dict[str, list[float]]:
     large, small = (stage_flops(size) for size in config.image_sizes)
     passes = 2 * config.num_inference_steps
     image = passes * large["unet"] + large["decode"]
-    share = 1 - config.guidance_start
+    share = len(guided_steps(config.guidance_start, config.num_inference_steps)) / config.num_inference_steps
 
     def guided(pass_and_back: int) -> float:
         return 1 + share * (pass_and_back - large["unet"]) / (2 * large["unet"])
@@ -113,44 +114,45 @@ def measure_gpu(config: FullSizeConfig, output: str, repetitions: int) -> dict[s
     measured: dict[str, list[Any]] = dict(counted)
     for name, of in (("H1", turns), ("H2", small_turns)):
         (tflop,) = counted[f"{name} TFLOP"]
-        measured[name] = [config.batch_size / generation(turn).wall for turn in of]
+        measured[name] = [config.batch_size / total(turn).wall for turn in of]
         measured[f"{name} MFU"] = [rate * tflop / config.peak_tflops for rate in measured[name]]
     plain = interleave({"plain": plain_pipeline(large)}, repetitions)
     made = [turn["denoise"] + turn["decode"] for turn in turns]
     measured["H1 plain"] = [turn["plain"] / ours for turn, ours in zip(plain, made)]
     measured["H3"] = measure_engine(large, config.shards, repetitions)["P1"]
     measured["H4"] = [turn["denoise_guided"] / turn["denoise"] for turn in turns]
-    measured["H5"] = [(turn["decode"] + turn["encode"]) / generation(turn) for turn in turns]
+    measured["H5"] = [(turn["decode"] + turn["encode"]) / total(turn) for turn in turns]
     measured["H6"] = [(ours + turn["annotate"]) / ours for turn, ours in zip(turns, made)]
     return measured | measure_levers(plan, repetitions)
+
+
+GENERATION = ("denoise", "decode", "encode")
+"""The steps to a batch of finished images, unguided and without FERAnno."""
 
 
 def measure_levers(plan: Plan, repetitions: int) -> dict[str, list[Cost]]:
     """Returns by which factor each lever shortens the generation; below 1 it does not pay."""
     unseen = replace(plan.config.guidance, preview=False)
     none = changed(plan, memory=MemoryConfig(), guidance=unseen)
-    before = time_stages(none, repetitions)
+    before = time_stages(none, repetitions, (*GENERATION, "denoise_guided"))
 
-    def gain(cost: Callable[[dict[str, Cost]], Cost], **lever: Any) -> list[Cost]:
-        after = time_stages(changed(none, **lever), repetitions)
-        return [cost(old) / cost(new) for old, new in zip(before, after)]
+    def gain(names: Sequence[str] = GENERATION, **lever: Any) -> list[Cost]:
+        after = time_stages(changed(none, **lever), repetitions, names)
+        return [total(old, names) / total(new, names) for old, new in zip(before, after)]
 
     unit = Cost(1.0, 1.0)
-    gains = {"bfloat16": [unit / slower for slower in gain(generation, dtype="float32")]}
-    gains |= {name: gain(generation, memory=memory) for name, memory in LEVERS.items()}
-    gains["preview"] = gain(guided_denoising, guidance=plan.config.guidance)
-    gains["gradient_checkpointing"] = gain(guided_denoising, memory=MemoryConfig(gradient_checkpointing=True))
+    guided = ("denoise_guided",)
+    gains = {"bfloat16": [unit / slower for slower in gain(dtype="float32")]}
+    gains |= {name: gain(memory=memory) for name, memory in LEVERS.items()}
+    gains["preview"] = gain(guided, guidance=plan.config.guidance)
+    gains["gradient_checkpointing"] = gain(guided, memory=MemoryConfig(gradient_checkpointing=True))
     return {f"gain {name}": gains[name] for name in GAINS}
 
 
-def generation(turn: dict[str, Cost]) -> Cost:
-    """Returns the cost of a batch of finished images, unguided and without FERAnno."""
-    return turn["denoise"] + turn["decode"] + turn["encode"]
-
-
-def guided_denoising(turn: dict[str, Cost]) -> Cost:
-    """Returns the cost of the latents of a batch with guidance in the last steps."""
-    return turn["denoise_guided"]
+def total(turn: Mapping[str, Cost], names: Sequence[str] = GENERATION) -> Cost:
+    """Returns what these steps cost together."""
+    first, *others = (turn[name] for name in names)
+    return sum(others, first)
 
 
 def job(config: FullSizeConfig, bundle: str) -> GenerateConfig:
@@ -182,6 +184,7 @@ def plain_pipeline(plan: Plan) -> Callable[[], object]:
     from diffusers.models.attention_processor import AttnProcessor2_0
 
     config = plan.config
+    torch.compiler.reset()  # as in `time_stages`
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parts = load_components(find_bundle(config.bundle), device, getattr(torch, config.dtype))
     parts.unet.set_attn_processor(AttnProcessor2_0())

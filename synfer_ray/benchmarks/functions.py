@@ -1,6 +1,7 @@
 """What the generator's parts cost: batching (P2), guidance (P3), FERAnno (P5) and encoding (P11)."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
 import torch
@@ -26,8 +27,14 @@ def measure_functions(plan: Plan, repetitions: int) -> dict[str, list[Cost]]:
     return ratios
 
 
-def time_stages(plan: Plan, repetitions: int) -> list[dict[str, Cost]]:
-    """Returns what each step of the generator costs on one batch and for one row, in each repetition."""
+def time_stages(plan: Plan, repetitions: int, names: Sequence[str] | None = None) -> list[dict[str, Cost]]:
+    """Returns what each step of the generator, or those named, cost in each repetition.
+
+    All but `denoise_one` and `decode_one` take a batch.
+    """
+    torch.compiler.reset()  # a process compiles a function eight times, and then runs it uncompiled
+    gc.collect()
+    torch.cuda.empty_cache()
     config = plan.config
     rows = [asdict(plan_row(plan, index)) for index in range(config.batch_size)]
     generator = ImageGenerator(config)
@@ -44,7 +51,8 @@ def time_stages(plan: Plan, repetitions: int) -> list[dict[str, Cost]]:
     }
     if annotator := generator.annotator:
         works["annotate"] = lambda: annotator.from_latents(latents)
-    return interleave(works, repetitions)
+    wanted = {name: work for name, work in works.items() if names is None or name in names}
+    return interleave(wanted, repetitions)
 
 
 def denoise_rows(generator: ImageGenerator, rows: list[Row], guided: bool = False) -> torch.Tensor:

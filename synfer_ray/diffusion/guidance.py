@@ -27,6 +27,11 @@ def combine(
     return eps_uncond + text + action_units
 
 
+def guided_steps(start: float, num_steps: int) -> range:
+    """Returns the steps from the share `start` on, without the last one, whose update no step would read."""
+    return range(round(start * num_steps), num_steps - 1)
+
+
 @dataclass(frozen=True)
 class SemanticGuidance:
     """Pulls the text embedding towards what an expression classifier recognises (paper Eq. 4-6).
@@ -55,8 +60,8 @@ class SemanticGuidance:
         choose(self.norm, ("token", "sample"), "guidance norm")
 
     def steps(self, num_steps: int) -> range:
-        """Returns which of the executed steps are guided; not the last, whose update no step would read."""
-        return range(round(self.start * num_steps), num_steps - 1)
+        """Returns which of the executed steps are guided."""
+        return guided_steps(self.start, num_steps)
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy L_g of the guide's logits with target probabilities [B, 7], for each row (Eq. 5).

@@ -133,9 +133,10 @@ class Endpoint:
 
     def _readable(self, content: bytes) -> str:
         """The start of what the server says; some repeat the key."""
-        text = " ".join(content[:500].decode(errors="replace").split())[:200]
-        secret = self.key.get_secret_value()
-        return text.replace(secret, "***") if secret else text
+        text = content.decode(errors="replace")
+        if secret := self.key.get_secret_value():
+            text = text.replace(secret, "***")  # before it is cut, or a part of the key would stay
+        return " ".join(text.split())[:200]
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

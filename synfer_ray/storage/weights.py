@@ -46,7 +46,7 @@ def load_model(cls: type[Model], folder: str | Path) -> Model:
         raise InputError(f"damaged model file: {config_path}: {error}") from error
     try:
         model = cls(**config)
-    except TypeError as error:
+    except Exception as error:  # wrong values fail in as many ways as there are layers
         raise InputError(f"{config_path} does not describe a {cls.__name__}: {error}") from error
     load_weights(model, read_weights(Path(folder) / "model.safetensors"), str(folder))
     return model.eval()

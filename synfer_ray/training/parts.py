@@ -117,12 +117,14 @@ def build_diffusion(
     """The bundle's own diffusion model if it is `pretrained`, otherwise an untrained one."""
     from transformers import CLIPTokenizer
 
+    from synfer_ray.diffusion.au_adapter import AUAdapter
     from synfer_ray.diffusion.components import load_components
     from synfer_ray.training.architectures import new_scheduler, new_text_encoder, new_unet
     from synfer_ray.training.diffusion import DiffusionObjective
 
     if pretrained:
         parts = load_components(bundle)
+        AUAdapter.detach(parts.unet)  # it would read the last text tokens as its own
         empty = _empty_ids(parts.tokenizer)
         return DiffusionObjective(parts.unet, parts.text_encoder, parts.scheduler, empty, lora_rank, False)
     tokenizer = CLIPTokenizer.from_pretrained(Path(bundle) / "tokenizer")

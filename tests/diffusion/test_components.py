@@ -140,6 +140,23 @@ def test_a_missing_or_damaged_file_is_named(damaged, name):
         load_components(damaged)
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("unet", {"block_out_channels": 3}),
+        ("unet", {"norm_num_groups": 0}),
+        ("vae", {"latent_channels": None}),
+        ("text_encoder", {"hidden_size": "a"}),
+        ("au_adapter", {"num_tokens": -1}),
+    ],
+)
+def test_a_senseless_configuration_is_refused(damaged, name, change):
+    config = damaged / name / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(InputError, match=name):
+        load_components(damaged)
+
+
 def test_a_tokenizer_without_vocabulary_is_refused(damaged):
     (damaged / "tokenizer/tokenizer.json").unlink()
     with pytest.raises(InputError, match="tokenizer"):

@@ -158,6 +158,11 @@ def test_what_no_retry_can_help_ends_the_run_in_words_without_the_key(status):
     assert len(server.bodies) == 1
 
 
+def test_a_key_is_masked_before_a_long_message_is_cut():
+    shown = Endpoint(config("http://127.0.0.1:9"), SecretStr(KEY))._readable(f"{'x' * 195} {KEY}".encode())
+    assert shown == "x" * 195 + " ***"
+
+
 def test_nobody_there_is_not_the_fault_of_a_row():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
