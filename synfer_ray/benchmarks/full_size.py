@@ -16,6 +16,7 @@ from synfer_ray.benchmarks.random_model import random_components, write_random_b
 from synfer_ray.calibration.features import extract_features
 from synfer_ray.calibration.feranno import FERAnno
 from synfer_ray.config import (
+    DTYPES,
     FullSizeConfig,
     GenerateConfig,
     GuidanceConfig,
@@ -26,6 +27,7 @@ from synfer_ray.config import (
 from synfer_ray.diffusion.components import decode_latents, load_components
 from synfer_ray.diffusion.guidance import guided_steps
 from synfer_ray.diffusion.memory import apply_levers
+from synfer_ray.errors import InputError, choose
 from synfer_ray.pipeline import make_plan
 from synfer_ray.plan import Plan, plan_row
 from synfer_ray.storage.bundle import FERANNO, find_bundle
@@ -41,7 +43,14 @@ GAINS = ("bfloat16", *LEVERS, "preview", "gradient_checkpointing")
 
 
 def count_image(config: FullSizeConfig) -> dict[str, list[float]]:
-    """Counts the operations of one image, with classifier-free guidance and the AU adapter."""
+    """Counts the operations of one image, with classifier-free guidance and the AU adapter.
+
+    Raises:
+        InputError: there are not two image sizes, or the number type is unknown.
+    """
+    if len(config.image_sizes) != 2:
+        raise InputError(f"full_size.image_sizes are {config.image_sizes}; two are compared, as in [512,256]")
+    choose(config.dtype, DTYPES, "full_size.dtype")
     large, small = (stage_flops(size) for size in config.image_sizes)
     passes = 2 * config.num_inference_steps
     image = passes * large["unet"] + large["decode"]
@@ -105,12 +114,12 @@ def count_flops(work: Callable[[], object]) -> int:
 
 def measure_gpu(config: FullSizeConfig, output: str, repetitions: int) -> dict[str, list[Any]]:
     """Measures H1 to H6 and what each lever gains, on the GPU if there is one."""
+    counted = count_image(config)  # which reads the settings
     bundle = config.bundle or str(write_random_bundle(Path(output) / "random_model", config.image_sizes[0]))
     plan = make_plan(job(config, bundle), find_bundle(bundle))
     large = changed(plan, memory=config.memory)
     small = changed(large, image_size=config.image_sizes[1], voters=["residual"])
     turns, small_turns = time_stages(large, repetitions), time_stages(small, repetitions)
-    counted = count_image(config)
     measured: dict[str, list[Any]] = dict(counted)
     for name, of in (("H1", turns), ("H2", small_turns)):
         (tflop,) = counted[f"{name} TFLOP"]

@@ -2,7 +2,8 @@
 
 Why not `HttpRequestProcessorConfig` of `ray.data.llm`: in Ray 2.60 a row without an answer ends the run, with
 its whole payload in the message, and cannot become a counted reject; an actor sends its requests one after
-the other; answers have no limit; and blocks are cut anew, but a block is a shard.
+the other; answers have no limit; and blocks are cut anew, but a block is a shard. Its vLLM processor has
+the last fault as well, and wants vLLM in every actor: `vllm serve` behind this client is the same engine.
 """
 
 import asyncio

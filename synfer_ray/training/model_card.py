@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from synfer_ray.config import TrainingConfig
+from synfer_ray.storage.bundle import bundle_image_size
 from synfer_ray.training.data import read_columns
 from synfer_ray.training.parts import training_image_size
 
@@ -22,7 +23,7 @@ A text-to-face model for synthetic facial-expression data, in the plain diffuser
 
 - Images: {size} x {size}; latents {channels} x {latent} x {latent}.
 - `unet/` has {parameters:.1f} million parameters.
-- Trained on {rows} faces of: {sources}. Licence of the data: {licenses}.
+- {origin} {rows} faces of: {sources}. Licence of the data: {licenses}.
 - Use: research. The faces it learnt from are real people's; do not use it to imitate anyone.
 - Action units it was shown: {action_units}. All others count as unknown.
 
@@ -45,7 +46,10 @@ def write_model_card(config: TrainingConfig) -> None:
             name=bundle.name,
             size=training_image_size(config),
             channels=unet["in_channels"],
-            latent=unet["sample_size"],
+            latent=training_image_size(config) * unet["sample_size"] // bundle_image_size(bundle),
+            origin=f"Fine-tuned from {config.base}, whose licence and restrictions of use apply, on"
+            if config.base
+            else "Trained on",
             parameters=weights / 2e6,
             rows=facts.num_rows,
             sources=", ".join(sorted(set(facts["source"].to_pylist()))),

@@ -53,6 +53,13 @@ def test_without_a_gpu_its_part_says_so(tmp_path):
         benchmark(BenchmarkConfig(output=str(tmp_path), parts=["gpu"]))
 
 
+def test_settings_that_cannot_be_measured_are_refused():
+    with pytest.raises(InputError, match=r"\[512\]; two are compared"):
+        count_image(FullSizeConfig(image_sizes=[512]))
+    with pytest.raises(InputError, match="'int4'"):
+        count_image(FullSizeConfig(dtype="int4"))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_what_the_gpu_part_measures_on_a_tiny_model(tmp_path, two_cpus, monkeypatch):
