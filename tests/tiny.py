@@ -8,7 +8,6 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
     DDIMScheduler,
-    StableDiffusionPipeline,
     UNet2DConditionModel,
 )
 from torch import nn
@@ -16,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from synfer_ray.diffusion.attention import install_processors
 from synfer_ray.diffusion.au_adapter import AUAdapter
-from synfer_ray.diffusion.components import Components
+from synfer_ray.diffusion.components import Components, as_pipeline
 from synfer_ray.storage.weights import save_model
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -140,16 +139,7 @@ def tiny_components(adapter: bool = True, prediction_type: str = "epsilon", seed
 
 def save_components(components: Components, folder: Path) -> Path:
     """Writes a bundle: what StableDiffusionPipeline saves, and `au_adapter/`."""
-    StableDiffusionPipeline(
-        unet=components.unet,
-        vae=components.vae,
-        text_encoder=components.text_encoder,
-        tokenizer=components.tokenizer,
-        scheduler=components.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
+    as_pipeline(components).save_pretrained(folder)
     if components.adapter:
         save_model(components.adapter, folder / "au_adapter")
     return folder

@@ -24,7 +24,7 @@ from synfer_ray.config import (
     PoolConfig,
     SamplingConfig,
 )
-from synfer_ray.diffusion.components import decode_latents, load_components
+from synfer_ray.diffusion.components import as_pipeline, decode_latents, load_components
 from synfer_ray.diffusion.guidance import guided_steps
 from synfer_ray.diffusion.memory import apply_levers
 from synfer_ray.errors import InputError, choose
@@ -189,7 +189,6 @@ def changed(plan: Plan, **settings: Any) -> Plan:
 
 def plain_pipeline(plan: Plan) -> Callable[[], object]:
     """Returns diffusers' own pipeline for a batch of prompts of the plan, with the same levers."""
-    from diffusers import StableDiffusionPipeline
     from diffusers.models.attention_processor import AttnProcessor2_0
 
     config = plan.config
@@ -198,16 +197,7 @@ def plain_pipeline(plan: Plan) -> Callable[[], object]:
     parts = load_components(find_bundle(config.bundle), device, getattr(torch, config.dtype))
     parts.unet.set_attn_processor(AttnProcessor2_0())
     apply_levers(parts, config.memory)
-    pipeline: Any = StableDiffusionPipeline(
-        parts.vae,
-        parts.text_encoder,
-        parts.tokenizer,
-        parts.unet,
-        parts.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    pipeline = as_pipeline(parts)
     pipeline.set_progress_bar_config(disable=True)
     return lambda: pipeline(
         [plan_row(plan, index).prompt for index in range(config.batch_size)],

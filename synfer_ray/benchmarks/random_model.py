@@ -10,7 +10,7 @@ from synfer_ray.calibration.features import extract_features
 from synfer_ray.calibration.feranno import FERAnno, neutral_context, prompt_tokens
 from synfer_ray.calibration.networks import FERClassifier
 from synfer_ray.diffusion.au_adapter import AUAdapter
-from synfer_ray.diffusion.components import Components
+from synfer_ray.diffusion.components import Components, as_pipeline
 from synfer_ray.prompts.caption import vocabulary
 from synfer_ray.prompts.lint import NEUTRAL_PROMPT
 from synfer_ray.storage.bundle import FERANNO, PREVIEW
@@ -73,20 +73,11 @@ def random_components(dtype: torch.dtype = torch.bfloat16) -> Components:
 
 def write_random_bundle(folder: Path, image_size: int) -> Path:
     """Writes the model as a bundle of 2 GB, with FERAnno for images of this size, TAESD and three experts."""
-    from diffusers import AutoencoderTiny, StableDiffusionPipeline
+    from diffusers import AutoencoderTiny
 
     torch.manual_seed(0)
     components = random_components()
-    StableDiffusionPipeline(
-        components.vae,
-        components.text_encoder,
-        components.tokenizer,
-        components.unet,
-        components.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
+    as_pipeline(components).save_pretrained(folder)
     AutoencoderTiny().save_pretrained(folder / PREVIEW)
     assert components.adapter
     save_model(components.adapter, folder / "au_adapter", half=True)

@@ -149,6 +149,22 @@ def _token_ids(components: Components, prompts: Sequence[str]) -> Tensor:
     return tokens.input_ids.to(components.device)
 
 
+def as_pipeline(components: Components) -> Any:
+    """Returns diffusers' own StableDiffusionPipeline of the parts, without a safety checker."""
+    from diffusers import StableDiffusionPipeline
+
+    return StableDiffusionPipeline(
+        components.vae,
+        components.text_encoder,
+        components.tokenizer,
+        components.unet,
+        components.scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
 def load_part(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
     """Loads one diffusers or transformers model, frozen and in evaluation mode.
 

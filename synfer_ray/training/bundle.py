@@ -100,23 +100,12 @@ def is_trained(config: TrainingConfig, name: str) -> bool:
 def complete(config: TrainingConfig) -> None:
     """Adds what makes the parts a pipeline: `model_index.json`, the layout pool and the model card."""
     import torch
-    from diffusers import StableDiffusionPipeline
 
-    from synfer_ray.diffusion.components import load_components
+    from synfer_ray.diffusion.components import as_pipeline, load_components
     from synfer_ray.training.model_card import write_model_card
 
     components = load_components(config.bundle, "cuda" if torch.cuda.is_available() else "cpu")
-    pipeline = StableDiffusionPipeline(
-        components.vae,
-        components.text_encoder,
-        components.tokenizer,
-        components.unet,
-        components.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.save_config(config.bundle)
+    as_pipeline(components).save_config(config.bundle)
     if config.layouts:
         write_layouts(config, components)
     write_model_card(config)

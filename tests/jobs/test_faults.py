@@ -134,6 +134,7 @@ def test_actors_killed_at_twenty_random_times(config, reference, tmp_path):
     with killer(20) as kills:
         generate(killed)
     print(f"{len(kills)} actors killed")
+    assert kills
     assert_whole(killed.output, rows, rows_of(whole.output))
 
 

@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import load_file
 
 from synfer_ray.calibration.feranno import load_annotator
-from synfer_ray.config import TrainingConfig
+from synfer_ray.config import ArchitectureConfig, TrainingConfig
 from synfer_ray.diffusion.components import load_components
 from synfer_ray.errors import InputError
 from synfer_ray.storage.hub import MODEL_FILES
 from synfer_ray.training.bundle import PARTS, complete, prepare, train_bundle, train_part
-from synfer_ray.training.parts import training_image_size
+from synfer_ray.training.parts import build_diffusion, training_image_size
 from tests.tiny import save_components, tiny_components
 from tests.training.conftest import tiny_training, write_fetext
 
@@ -79,6 +79,19 @@ def fine_tuning(tmp_path, **changes) -> TrainingConfig:
     config = tiny_training(fetext, tmp_path, base=str(base), layouts=3, image_size=16, **changes)
     fit = replace(config.diffusion, steps=2, gradient_checkpointing=True, mixed_precision="bf16")
     return replace(config, diffusion=fit, au_adapter=fit, feranno=replace(fit, gradient_checkpointing=False))
+
+
+def test_an_adapter_of_the_base_is_out_of_the_way_while_the_unet_is_tuned(tmp_path):
+    with_adapter, without = (
+        save_components(tiny_components(adapter=adapter), tmp_path / str(adapter))
+        for adapter in (True, False)
+    )
+    noisy, text = torch.randn(1, 4, 8, 8), torch.randn(1, 12, 16)
+    predictions = []
+    for folder in (with_adapter, without):
+        tuned = build_diffusion(str(folder), ArchitectureConfig(), pretrained=True, lora_rank=0)
+        predictions.append(tuned.unet.eval()(noisy, 3, text).sample)
+    torch.testing.assert_close(*predictions)
 
 
 def query_weights(folder: str) -> torch.Tensor:
