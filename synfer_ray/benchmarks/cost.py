@@ -41,12 +41,21 @@ def measure(work: Callable[[], object]) -> Cost:
     return Cost(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def interleave(works: Mapping[str, Callable[[], object]], repetitions: int) -> list[dict[str, Cost]]:
+def interleave(
+    works: Mapping[str, Callable[[], object]],
+    repetitions: int,
+    before: Callable[[], object] = lambda: None,
+) -> list[dict[str, Cost]]:
     """Does all works in turn, `repetitions` times, so that a busy minute of the machine meets them alike.
 
-    A first turn, which pays for what is built once, is not counted.
+    A first turn, which pays for what is built once, is not counted, nor is what happens `before` each work.
     """
-    turns = [{name: measure(work) for name, work in works.items()} for _ in range(repetitions + 1)]
+
+    def measure_clean(work: Callable[[], object]) -> Cost:
+        before()
+        return measure(work)
+
+    turns = [{name: measure_clean(work) for name, work in works.items()} for _ in range(repetitions + 1)]
     return turns[1:]
 
 

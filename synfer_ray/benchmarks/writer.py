@@ -1,5 +1,7 @@
 """What a durable shard costs beside its Parquet encoding alone (P6)."""
 
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,23 +16,32 @@ from synfer_ray.stages.calibrator import Calibrator
 from synfer_ray.stages.planner import Planner
 from synfer_ray.storage.bundle import FERANNO
 from synfer_ray.storage.schema import reject_schema, sample_schema
-from synfer_ray.storage.shards import commit_shard, parquet_options
+from synfer_ray.storage.shards import COMMITS, DATA, commit_shard, parquet_options
 
 
 def measure_writer(plan: Plan, rows: int, image_size: int, repetitions: int) -> dict[str, list[Cost]]:
     """Returns one ratio a repetition for P6: a plain Parquet write against hash, fsync, rename and commit.
 
-    Both write `rows` samples with noise images to the disk of the temporary folder, with the same options.
+    Both write `rows` samples with noise images to new files in the temporary folder, with the same options;
+    the disk is idle when they begin, as a flush would also wait for what another file left in its queue.
     """
     data, rejects = settled_shard(plan, rows, image_size), reject_schema().empty_table()
     options = parquet_options(data.schema)
     with TemporaryDirectory() as folder:
+
+        def clear() -> None:
+            shutil.rmtree(folder)
+            for name in (DATA, COMMITS):
+                (Path(folder) / name).mkdir(parents=True)
+            os.sync()
+
         turns = interleave(
             {
                 "plain": lambda: pq.write_table(data, Path(folder) / "plain.parquet", **options),
                 "commit": lambda: commit_shard(folder, 0, rows - 1, data, rejects),
             },
             repetitions,
+            before=clear,
         )
     return {"P6": [turn["plain"] / turn["commit"] for turn in turns]}
 

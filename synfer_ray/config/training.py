@@ -79,6 +79,7 @@ class TrainingConfig:
     layouts: int = 256
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     autoencoder: FitConfig = field(default_factory=FitConfig)
+    decoder: FitConfig = field(default_factory=lambda: FitConfig(steps=0))
     diffusion: FitConfig = field(default_factory=FitConfig)
     au_adapter: FitConfig = field(default_factory=FitConfig)
     au_labeler: FitConfig = field(default_factory=FitConfig)

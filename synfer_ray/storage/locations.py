@@ -3,7 +3,9 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
 from fsspec import AbstractFileSystem
@@ -71,15 +73,25 @@ def read_files(fs: AbstractFileSystem, paths: list[str]) -> list[bytes]:
     return fs.cat_ranges(paths, None, None, on_error="raise") if paths else []
 
 
-def write_bytes(fs: AbstractFileSystem, path: str, data: bytes | memoryview) -> None:
-    """Writes a whole file at once: readers see the old bytes or the new ones, never a part.
+@contextmanager
+def whole_file(fs: AbstractFileSystem, path: str) -> Iterator[BinaryIO]:
+    """Opens a file that readers see as a whole or not at all, and not if the block raises.
 
     A local file is written beside its target, flushed to the disk and renamed; an object store gets one put.
     """
     if isinstance(fs, LocalFileSystem):
-        _replace(Path(path), data)
+        with _replacing(Path(path)) as file:
+            yield file
     else:
-        fs.pipe_file(path, bytes(data))
+        buffer = BytesIO()
+        yield buffer
+        fs.pipe_file(path, buffer.getvalue())
+
+
+def write_bytes(fs: AbstractFileSystem, path: str, data: bytes) -> None:
+    """Writes a `whole_file`."""
+    with whole_file(fs, path) as file:
+        file.write(data)
 
 
 def create_bytes(fs: AbstractFileSystem, path: str, data: bytes) -> None:
@@ -96,12 +108,13 @@ def create_bytes(fs: AbstractFileSystem, path: str, data: bytes) -> None:
         fs.pipe_file(path, data, mode="create")
 
 
-def _replace(target: Path, data: bytes | memoryview) -> None:
+@contextmanager
+def _replacing(target: Path) -> Iterator[BinaryIO]:
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.{uuid4().hex[:8]}{UNFINISHED}")
     try:
         with unfinished.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, target)

@@ -7,11 +7,9 @@ Why not the checkpoints of Ray Data: a shard has two outputs, samples and reject
 the last CPU of a small machine; and small inputs are coalesced, so that all is committed at the very end.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -23,7 +21,16 @@ from fsspec import AbstractFileSystem
 
 from synfer_ray.errors import InputError
 from synfer_ray.storage.fingerprint import fingerprint
-from synfer_ray.storage.locations import UNFINISHED, Location, filesystem, list_files, read_files, write_bytes
+from synfer_ray.storage.hashing_file import hashing
+from synfer_ray.storage.locations import (
+    UNFINISHED,
+    Location,
+    filesystem,
+    list_files,
+    read_files,
+    whole_file,
+    write_bytes,
+)
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
 
 DATA, REJECTS, COMMITS = "data", "rejects", "commits"
@@ -237,14 +244,9 @@ def parquet_options(schema: pa.Schema) -> dict[str, Any]:
 
 
 def _write(fs: AbstractFileSystem, path: str, table: pa.Table) -> dict[str, str | int]:
-    """Writes a table; its hash is made while the disk or the store is busy."""
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, **parquet_options(table.schema))
-    parquet = memoryview(buffer.getvalue())
-    with ThreadPoolExecutor(1) as beside:
-        digest = beside.submit(hashlib.sha256, parquet)
-        write_bytes(fs, path, parquet)
-        return {"sha256": digest.result().hexdigest(), "bytes": len(parquet)}
+    with whole_file(fs, path) as file, hashing(file) as hashed:
+        pq.write_table(table, hashed, **parquet_options(table.schema))
+    return {"sha256": hashed.sha256.hexdigest(), "bytes": hashed.size}
 
 
 @cache

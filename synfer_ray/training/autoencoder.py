@@ -34,10 +34,9 @@ class AutoencoderObjective(Objective):
         posterior = self.vae.encode(images).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator, device=images.device)
         restored = self.vae.decode(posterior.mean + posterior.std * noise).sample
-        pixel = F.l1_loss(restored, images)
-        edge = sum(F.l1_loss(restored.diff(dim=axis), images.diff(dim=axis)) for axis in (-1, -2))
+        pixel, edge = reconstruction_loss(restored, images)
         divergence = posterior.kl().mean() / posterior.mean[0].numel()
-        loss = pixel + EDGE_WEIGHT * edge + KL_WEIGHT * divergence
+        loss = pixel + edge + KL_WEIGHT * divergence
         return loss, {"pixel_l1": pixel.item(), "kl": divergence.item()}
 
     def final_metrics(self, held_out: Arrays, device: torch.device) -> dict[str, float]:
@@ -53,6 +52,12 @@ class AutoencoderObjective(Objective):
         normalize_latents(self.vae, self.latent_mean, self.latent_std)
         self.vae.register_to_config(scaling_factor=1.0)
         self.vae.half().save_pretrained(folder)
+
+
+def reconstruction_loss(restored: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """L1 on the pixels of images [B,3,H,W], and weighted L1 on the differences between neighbours."""
+    edges = [F.l1_loss(restored.diff(dim=axis), images.diff(dim=axis)) for axis in (-1, -2)]
+    return F.l1_loss(restored, images), EDGE_WEIGHT * torch.stack(edges).sum()
 
 
 @torch.no_grad()

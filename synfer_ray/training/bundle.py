@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 PARTS = {
     "autoencoder": parts.train_autoencoder,
+    "experts": parts.train_experts,
+    "decoder": parts.train_decoder,
     "diffusion": parts.train_diffusion,
     "au_adapter": parts.train_au_adapter,
     "preview": parts.train_preview,
     "feranno": parts.train_feranno,
-    "experts": parts.train_experts,
     "au_labeler": parts.train_au_labeler,
 }
 LAYOUT_BATCH = 32
@@ -87,13 +88,18 @@ def prepare(config: TrainingConfig) -> None:
 
 
 def is_trained(config: TrainingConfig, name: str) -> bool:
-    """Whether a part is in place; a base model brings its autoencoder, its U-Net counts once fine-tuned."""
+    """Whether a part is in place; a base model brings its autoencoder, its U-Net counts once fine-tuned.
+
+    A decoder that is to learn for no steps is left as it is.
+    """
     bundle = Path(config.bundle)
     if name == "experts":
         return all((bundle / "experts" / expert).exists() for expert in config.experts)
-    if name == "diffusion":
+    if name == "decoder" and (config.base or not config.decoder.steps):
+        return True
+    if name in ("decoder", "diffusion"):
         record = bundle / "training.json"
-        return record.exists() and "diffusion" in json.loads(record.read_text())
+        return record.exists() and name in json.loads(record.read_text())
     return (bundle / {"autoencoder": "vae"}.get(name, name)).exists()
 
 

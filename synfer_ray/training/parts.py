@@ -12,7 +12,7 @@ import numpy as np
 
 from synfer_ray.config import ArchitectureConfig, FitConfig, TrainingConfig
 from synfer_ray.errors import InputError
-from synfer_ray.storage.bundle import bundle_image_size
+from synfer_ray.storage.bundle import bundle_image_size, expert_spec
 from synfer_ray.storage.fingerprint import fingerprint, fingerprint_folder
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from synfer_ray.training.data import label_distributions, read_columns
@@ -32,6 +32,18 @@ def train_autoencoder(config: TrainingConfig) -> None:
     rows = read_faces(config.input, ["image"])
     objective, _ = _train(config, "autoencoder", build, rows, config.autoencoder)
     _export(objective, Path(config.bundle) / "vae")
+
+
+def train_decoder(config: TrainingConfig) -> None:
+    """Sharpens the decoder of a new bundle's `vae/`; the latents stay what they are."""
+    from synfer_ray.training.data import read_faces
+
+    build = partial(build_decoder, config.bundle)
+    objective, _ = _train(config, "decoder", build, read_faces(config.input, ["image"]), config.decoder)
+    sharpened, vae = Path(config.bundle) / "vae.partial", Path(config.bundle) / "vae"
+    objective.export(sharpened)
+    shutil.rmtree(vae)
+    sharpened.rename(vae)
 
 
 def train_diffusion(config: TrainingConfig) -> None:
@@ -109,6 +121,20 @@ def build_autoencoder(architecture: ArchitectureConfig) -> Objective:
     from synfer_ray.training.autoencoder import AutoencoderObjective
 
     return AutoencoderObjective(new_autoencoder(architecture))
+
+
+def build_decoder(bundle: str) -> Objective:
+    """The bundle's autoencoder, with its guide to compare features."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    from synfer_ray.calibration.experts import load_network
+    from synfer_ray.diffusion.components import load_part
+    from synfer_ray.training.decoder import DecoderObjective
+
+    folder = Path(bundle)
+    vae = load_part(AutoencoderKL, folder / "vae", torch.float32)
+    return DecoderObjective(vae, load_network(expert_spec("guide", folder, {})))
 
 
 def build_diffusion(

@@ -2,6 +2,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synfer_ray.errors import InputError
-from synfer_ray.storage import shards
+from synfer_ray.storage import locations, shards
 from synfer_ray.storage.locations import filesystem, list_files
 from synfer_ray.storage.schema import reject_schema
 from synfer_ray.storage.shards import (
@@ -112,17 +113,20 @@ def test_done_is_the_union_of_what_was_committed(groups):
 def test_a_failure_at_each_write_leaves_no_trace_after_the_retry(output, monkeypatch, step):
     commit_shard(output, 10, 14, *tables(range(10, 15)))
     writes = iter(range(3))
-    real = shards.write_bytes
+    real = locations.whole_file
 
-    def failing(fs, path, data):
-        if next(writes) == step:
-            raise OSError("connection reset")
-        real(fs, path, data)
+    @contextmanager
+    def failing(fs, path):
+        with real(fs, path) as file:
+            yield file
+            if next(writes) == step:
+                raise OSError("connection reset")
 
-    monkeypatch.setattr(shards, "write_bytes", failing)
-    with pytest.raises(OSError, match="connection reset"):
-        commit_shard(output, 0, 9, *tables(range(10), rejected=[5]))
-    monkeypatch.setattr(shards, "write_bytes", real)
+    with monkeypatch.context() as patched:
+        patched.setattr(locations, "whole_file", failing)  # as write_bytes calls it
+        patched.setattr(shards, "whole_file", failing)
+        with pytest.raises(OSError, match="connection reset"):
+            commit_shard(output, 0, 9, *tables(range(10), rejected=[5]))
 
     assert done_indices(output) == set(range(10, 15))
     assert len(remove_orphans(output)) == step

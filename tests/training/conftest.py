@@ -63,10 +63,18 @@ def tiny_training(fetext: str, folder, **changes) -> TrainingConfig:
         "bundle": str(folder / "bundle"),
         "runs": str(folder / "runs"),
         "architecture": architecture,
-        "experts": {"plain": ExpertRecipe("plain", fit)},
+        "experts": {"guide": ExpertRecipe("plain", fit)},
         **{
             part: fit
-            for part in ("autoencoder", "diffusion", "au_adapter", "preview", "au_labeler", "feranno")
+            for part in (
+                "autoencoder",
+                "decoder",
+                "diffusion",
+                "au_adapter",
+                "preview",
+                "au_labeler",
+                "feranno",
+            )
         },
     }
     return TrainingConfig(**{**settings, **changes})
