@@ -58,14 +58,12 @@ def tiny(tmp_path, **settings) -> BenchmarkConfig:
 
 @pytest.mark.slow
 def test_parts_that_run_whole_jobs(tmp_path, two_cpus):
-    config = tiny(
-        tmp_path, parts=["overlap", "writer", "resume", "scaling"], writer_rows=20, writer_image_size=32
-    )
-    benchmark(config)
+    small = {"overlap_rows": 20, "writer_rows": 20, "writer_image_size": 32}
+    benchmark(tiny(tmp_path, parts=["overlap", "writer", "resume", "scaling"], **small))
     ratios = json.loads((tmp_path / "out" / "benchmark.json").read_text())["ratios"]
     assert list(ratios) == ["P4", "P4 serial", "P6", "P8", "scaling"]
     assert all(ratio["value"] > 0 for ratio in ratios.values())
-    assert ratios["P4 serial"]["value"] >= 1  # all stages take at least what the slowest does
+    assert ratios["P4 serial"]["value"] > 1.5  # the generator waits as long as the voters take
     assert ratios["P6"]["value"] < 2 and ratios["scaling"]["cpu"] is None
 
 

@@ -9,6 +9,7 @@ from time import time
 import pyarrow as pa
 
 from synfer_ray.benchmarks.cost import Cost, CpuMeter, measure
+from synfer_ray.benchmarks.stand_in import stand_in
 from synfer_ray.pipeline import run, shards_of
 from synfer_ray.plan import Plan
 from synfer_ray.stages.calibrator import Calibrator
@@ -16,7 +17,7 @@ from synfer_ray.stages.image_generator import ImageGenerator
 from synfer_ray.stages.planner import Planner
 from synfer_ray.stages.shard_writer import ShardWriter
 from synfer_ray.stages.voter import Voter
-from synfer_ray.storage.bundle import FERANNO
+from synfer_ray.storage.bundle import FERANNO, bundle_image_size, find_bundle
 from synfer_ray.storage.shards import read_commits
 
 Stage = Callable[[pa.Table], pa.Table]
@@ -38,22 +39,37 @@ def measure_engine(plan: Plan, shards: int, repetitions: int) -> dict[str, list[
 
 
 def measure_overlap(plan: Plan, shards: int, repetitions: int) -> dict[str, list[Cost]]:
-    """Returns one ratio a repetition for P4 and P4 serial: best with a plan whose stages cost alike."""
+    """Returns one ratio a repetition for P4 and P4 serial.
+
+    The generator waits as long as the voters compute, so that the two slowest stages cost alike: one after
+    the other takes twice the time of either.
+    """
+    generator = stand_in(seconds_to_vote(plan), bundle_image_size(find_bundle(plan.config.bundle)))
     ratios: dict[str, list[Cost]] = {"P4": [], "P4 serial": []}
-    for window, _, stages in compare(plan, shards, repetitions):
+    for window, _, stages in compare(plan, shards, repetitions, generator):
         slowest = max(stages.values(), key=lambda cost: cost.wall)
         ratios["P4"].append(window / slowest)
         ratios["P4 serial"].append(total(stages.values()) / slowest)
     return ratios
 
 
-def compare(plan: Plan, shards: int, repetitions: int) -> Iterator[tuple[Cost, Cost, dict[str, Cost]]]:
+def seconds_to_vote(plan: Plan) -> float:
+    """Returns what the voters take for an image."""
+    rows = plan.config.shard_rows
+    loop = PlainLoop(plan, stand_in(0, bundle_image_size(find_bundle(plan.config.bundle))))
+    loop(rows)  # the first batch is slow
+    return loop(rows)["Voter"].wall / rows
+
+
+def compare(
+    plan: Plan, shards: int, repetitions: int, generator: type | None = None
+) -> Iterator[tuple[Cost, Cost, dict[str, Cost]]]:
     """Yields the engine's steady window and start, and what the stages cost in a loop over the same rows."""
-    loop = PlainLoop(plan)
+    loop = PlainLoop(plan, generator)
     rows = plan.config.shard_rows
     loop(rows)  # what is built once is not the loop's cost
     for _ in range(repetitions):
-        window, start = run_engine(plan, shards)
+        window, start = run_engine(plan, shards, generator)
         yield window, start, loop(rows * (shards - 1))
 
 
@@ -62,11 +78,12 @@ def total(costs: Iterable[Cost]) -> Cost:
     return sum(costs, start=Cost(0.0, 0.0))
 
 
-def run_engine(plan: Plan, shards: int) -> tuple[Cost, Cost]:
+def run_engine(plan: Plan, shards: int, generator: type | None = None) -> tuple[Cost, Cost]:
     """Runs the job; returns the cost of the steady window, and of all up to the first committed shard."""
     with TemporaryDirectory() as output, CpuMeter() as meter:
         started = time()
-        run(replace(plan, config=replace(plan.config, output=output)), range(shards * plan.config.shard_rows))
+        rows = range(shards * plan.config.shard_rows)
+        run(replace(plan, config=replace(plan.config, output=output)), rows, generator)
         commits = [datetime.fromisoformat(commit.committed_at).timestamp() for commit in read_commits(output)]
     first, last = min(commits), max(commits)
     return meter.cost(first, last), meter.cost(started, first)
@@ -74,13 +91,17 @@ def run_engine(plan: Plan, shards: int) -> tuple[Cost, Cost]:
 
 @dataclass
 class PlainLoop:
-    """All stages of the job in this process, one after the other, with the models in memory."""
+    """All stages of the job in this process, one after the other, with the models in memory.
+
+    `stand_in` takes the place of the generator.
+    """
 
     plan: Plan
+    stand_in: type | None = None
 
     def __post_init__(self) -> None:
         config = self.plan.config
-        self.generator = ImageGenerator(config)
+        self.generator = (self.stand_in or ImageGenerator)(config)
         self.voter = Voter(config, [name for name in config.voters if name != FERANNO])
 
     def __call__(self, rows: int) -> dict[str, Cost]:

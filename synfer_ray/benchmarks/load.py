@@ -7,7 +7,7 @@ would in the world, and not a polite caller.
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import cycle, islice
 from urllib.parse import urlsplit
 
@@ -42,6 +42,9 @@ class Outcome:
     changed: int = 0
     seconds: float = 0.0
     service_cpu: float = 0.0
+
+    def __add__(self, other: "Outcome") -> "Outcome":
+        return Outcome(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
 
     @property
     def rate(self) -> float:

@@ -1,7 +1,7 @@
 """What serving adds to its models (P7): latency, throughput and goodput against direct calls; start, memory.
 
-Both sides judge the same image files with the same settings, one file a request. The direct calls come from
-a process of their own, as the load on the service does, and the two take turns on the machine.
+Both sides judge the same image files with the same settings, one file a request. Another process makes the
+direct calls and puts the load on the service, in turns.
 """
 
 import io
@@ -9,24 +9,35 @@ import os
 import socket
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from functools import reduce
+from multiprocessing import get_context
+from operator import add
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 from PIL import Image
 
 from synfer_ray.benchmarks.cost import Cost
-from synfer_ray.benchmarks.growth import in_new_process
 from synfer_ray.benchmarks.load import Load, Outcome, put_load
 from synfer_ray.benchmarks.memory import private_mib
 from synfer_ray.config import ServeConfig, ServingBenchmarkConfig
 from synfer_ray.errors import RunFailed
 
+if TYPE_CHECKING:
+    from synfer_ray.serving.ensemble import Ensemble
+
+ensemble: "Ensemble"
+"""The models of a process that makes direct calls."""
 FILES = 16
 HEADERS = {"Content-Type": "image/png"}
+
+
+SLICES = 5
+"""So often do direct calls and loads take turns in a repetition: a machine's pace changes by the minute."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,22 @@ class DirectCalls:
     full: list[float]
     full_cpu: float
 
+    def __add__(self, other: "DirectCalls") -> "DirectCalls":
+        return DirectCalls(self.single + other.single, self.full + other.full, self.full_cpu + other.full_cpu)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Direct calls, and the loads that took turns with them: a lone caller, saturation, half of that rate."""
+
+    direct: DirectCalls
+    alone: Outcome
+    saturated: Outcome
+    half: Outcome
+
+    def __add__(self, other: "Compared") -> "Compared":
+        return Compared(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
+
 
 def measure_serving(config: ServingBenchmarkConfig, bundle: str, repetitions: int) -> dict[str, list[Any]]:
     """Returns the figures of P7, one a repetition; start-up and memory are measured once.
@@ -50,27 +77,43 @@ def measure_serving(config: ServingBenchmarkConfig, bundle: str, repetitions: in
     serve = replace(config.serve, bundle=bundle, port=free_port(), grpc_port=0)
     files = noise_files(serve)
     turns = []
-    with running_service(serve, files[0]) as (url, start_seconds):
+    with (
+        running_service(serve, files[0]) as (url, start_seconds),
+        get_context("spawn").Pool(1, load_models, (serve,)) as apart,
+    ):
+
+        def load(seconds: float, **wanted: Any) -> Outcome:
+            before = cpu_seconds()
+            outcome: Outcome = apart.apply(put_load, (Load(url, files, HEADERS, seconds, **wanted),))
+            outcome.service_cpu = cpu_seconds() - before
+            if outcome.failed or outcome.changed:
+                wrong = f"{outcome.failed} requests failed, {outcome.changed} answers changed"
+                raise RunFailed(f"{wanted}: {wrong}")
+            return outcome
+
+        def compare(seconds: float) -> Compared:
+            direct = apart.apply(direct_calls, (serve, files, seconds))
+            alone, saturated = load(seconds, callers=1), load(seconds, callers=2 * serve.batch_size)
+            return Compared(direct, alone, saturated, load(seconds, rate=saturated.rate / 2))
+
         for _ in range(repetitions):
-            direct = in_new_process(direct_calls, serve, files, config.seconds)
-            turns.append(figures(config, serve, direct, lambda **load: answered(url, files, config, **load)))
+            compared = reduce(add, (compare(config.seconds / SLICES) for _ in range(SLICES)))
+            overload = load(config.seconds, rate=compared.saturated.rate * 2)
+            turns.append(figures(config, serve, compared, overload))
         memory = [private_mib(process) for process in serve_processes("ServeReplica")]
     measured = {name: [turn[name] for turn in turns] for name in turns[0]}
     return measured | {"P7 start": [start_seconds], "P7 memory": memory}
 
 
 def figures(
-    config: ServingBenchmarkConfig, serve: ServeConfig, direct: DirectCalls, load: Callable[..., Outcome]
+    config: ServingBenchmarkConfig, serve: ServeConfig, compared: Compared, overload: Outcome
 ) -> dict[str, float | Cost]:
-    """Puts four loads on the service and returns one value for each figure; times in milliseconds.
+    """Returns one value for each figure; times in milliseconds.
 
     Throughput comes in CPU time too, where the service counts with its proxy. A face waits for its batch at
     most `batch_wait_ms` if the device is idle, and one full batch if it is busy.
     """
-    alone = load(callers=1)
-    saturated = load(callers=2 * serve.batch_size)
-    half = load(rate=saturated.rate / 2)
-    overload = load(rate=saturated.rate * 2)
+    direct, saturated, half = compared.direct, compared.saturated, compared.half
     call, batch = float(np.percentile(direct.single, 99)), statistics.median(direct.full)
     faces = len(direct.full) * serve.batch_size
     throughput = Cost(
@@ -80,7 +123,7 @@ def figures(
     in_time = sum(seconds <= config.deadline for seconds in overload.latencies) / overload.seconds
     return {
         "P7": half.p99() / call,
-        "P7 alone": 1000 * (alone.p99() - call) - serve.batch_wait_ms,
+        "P7 alone": 1000 * (compared.alone.p99() - call) - serve.batch_wait_ms,
         "P7 half": 1000 * (half.p99() - call - batch) - serve.batch_wait_ms,
         "P7 throughput": throughput,
         "P7 goodput": in_time / saturated.rate,
@@ -88,26 +131,17 @@ def figures(
     }
 
 
-def answered(url: str, files: Sequence[bytes], config: ServingBenchmarkConfig, **load: Any) -> Outcome:
-    """Puts a load on the service from another process.
+def load_models(config: ServeConfig) -> None:
+    """Loads the models into this process, for its `direct_calls`."""
+    global ensemble
+    from synfer_ray.serving.ensemble import Ensemble
 
-    Raises:
-        RunFailed: a request failed, or the same file was answered in two ways.
-    """
-    before = cpu_seconds()
-    outcome: Outcome = in_new_process(put_load, Load(url, files, HEADERS, config.seconds, **load))
-    outcome.service_cpu = cpu_seconds() - before
-    if outcome.failed or outcome.changed:
-        raise RunFailed(f"{load}: {outcome.failed} requests failed, {outcome.changed} answers changed")
-    return outcome
+    ensemble = Ensemble(config)  # has judged a full batch
 
 
 def direct_calls(config: ServeConfig, files: Sequence[bytes], seconds: float) -> DirectCalls:
-    """Calls the models in this process, from the image file to the verdict."""
-    from synfer_ray.serving.ensemble import Ensemble
+    """Calls the models of this process, from the image file to the verdict."""
     from synfer_ray.serving.faces import face_of_file
-
-    ensemble = Ensemble(config)  # has judged a full batch
 
     def judge(number: int, count: int) -> float:
         started = time.perf_counter()

@@ -53,9 +53,9 @@ class BenchmarkConfig:
 
     `parts` are functions, engine, overlap, writer, resume, memory, scaling, scale, serving, flops and gpu. A
     job of the engine has `shards` shards of `shard_batches` device batches; its first shard is start-up. Jobs
-    of resume and memory have `growth_shards`. The writer writes `writer_rows` noise images; 256 pixels of
-    noise weigh 90 KB, as a photograph of 512 pixels does. `flops` and `gpu`, which needs one, follow
-    `full_size`.
+    of overlap, resume and memory have `growth_shards`, of `overlap_rows` rows for overlap. The writer writes
+    `writer_rows` noise images; 256 pixels of noise weigh 90 KB, as a photograph of 512 pixels does. `flops`
+    and `gpu`, which needs one, follow `full_size`.
     """
 
     output: str = "benchmark"
@@ -67,6 +67,7 @@ class BenchmarkConfig:
     shard_batches: int = 4
     shards: int = 3
     growth_shards: int = 8
+    overlap_rows: int = 1000
     writer_rows: int = 1000
     writer_image_size: int = 256
     scale: ScaleConfig = field(default_factory=ScaleConfig)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,6 +29,10 @@ from synfer_ray.taxonomy.expressions import EXPRESSIONS
 
 logger = logging.getLogger("ray.serve")
 
+SWITCH_INTERVAL = 5e-4
+"""Seconds after which the event loop hands the interpreter back. The device thread gives it up with each of
+its hundreds of tensor operations, and Python's usual 5 ms would make it wait as often."""
+
 
 class CalibratorService:
     """One replica's models, with the queue in front of them.
@@ -45,6 +50,7 @@ class CalibratorService:
         self.access = Access(config.token_env, config.host)
         self.metrics = Metrics()
         self.ensemble = Ensemble(config)
+        sys.setswitchinterval(SWITCH_INTERVAL)
         self.queue: DeviceQueue[Face, Verdict] = DeviceQueue(
             self._ask, self.ensemble.batch_size, config.batch_wait_ms / 1000
         )

@@ -1,5 +1,6 @@
 """Fine-tuning (or training) of the text-to-image model on FEText (paper 4.2.1, Eq. 3)."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,9 @@ class DiffusionObjective(Objective):
         self.unet.half().save_pretrained(folder / "unet")
         self.text_encoder.half().save_pretrained(folder / "text_encoder")
         self.scheduler.save_pretrained(folder / "scheduler")
+        # transformers computes in the number type that is named here, diffusers in float32 by default
+        config = folder / "text_encoder" / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
 
 
 def denoising_loss(

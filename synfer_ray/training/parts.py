@@ -128,13 +128,14 @@ def build_decoder(bundle: str) -> Objective:
     import torch
     from diffusers import AutoencoderKL
 
-    from synfer_ray.calibration.experts import load_network
+    from synfer_ray.calibration.networks import FERClassifier
     from synfer_ray.diffusion.components import load_part
+    from synfer_ray.storage.weights import load_model
     from synfer_ray.training.decoder import DecoderObjective
 
     folder = Path(bundle)
     vae = load_part(AutoencoderKL, folder / "vae", torch.float32)
-    return DecoderObjective(vae, load_network(expert_spec("guide", folder, {})))
+    return DecoderObjective(vae, load_model(FERClassifier, expert_spec("guide", folder, {}).path))
 
 
 def build_diffusion(

@@ -11,33 +11,21 @@ from PIL import Image
 from synfer_ray.benchmarks.cost import Cost
 from synfer_ray.benchmarks.job import RATIOS
 from synfer_ray.benchmarks.load import Outcome
-from synfer_ray.benchmarks.serving import DirectCalls, figures, noise_files
+from synfer_ray.benchmarks.serving import Compared, DirectCalls, figures, noise_files
 from synfer_ray.config import ServeConfig, ServingBenchmarkConfig
 from tests.tiny_bundle import save_tiny_bundle
 
 
 def test_the_figures_compare_the_loads_with_direct_calls():
-    served = {
-        "callers": {
-            1: Outcome(latencies=[0.040] * 100, seconds=4.0),
-            16: Outcome([0.1] * 320, seconds=4.0, service_cpu=8.0),
-        },
-        "rate": {
-            40.0: Outcome([0.090] * 100, seconds=2.5),
-            160.0: Outcome([0.5] * 90 + [3.0] * 30, 30, seconds=2.0),
-        },
-    }
-    offered = []
-
-    def load(**wanted: float) -> Outcome:
-        offered.append(wanted)
-        ((kind, amount),) = wanted.items()
-        return served[kind][amount]
-
-    direct = DirectCalls(single=[0.030] * 100, full=[0.05] * 50, full_cpu=2.0)
+    compared = Compared(
+        DirectCalls(single=[0.030] * 100, full=[0.05] * 50, full_cpu=2.0),
+        alone=Outcome(latencies=[0.040] * 100, seconds=4.0),
+        saturated=Outcome([0.1] * 320, seconds=4.0, service_cpu=8.0),
+        half=Outcome([0.090] * 100, seconds=2.5),
+    )
+    overload = Outcome([0.5] * 90 + [3.0] * 30, 30, seconds=2.0)
     config, serve = ServingBenchmarkConfig(deadline=1.0), ServeConfig(batch_size=8, batch_wait_ms=5.0)
-    values = figures(config, serve, direct, load)
-    assert offered == [{"callers": 1}, {"callers": 16}, {"rate": 40.0}, {"rate": 160.0}]
+    values = figures(config, serve, compared + compared, overload)
     expected = {
         "P7": 3.0,
         "P7 alone": 40 - 30 - 5,

@@ -18,6 +18,7 @@ from synfer_ray.diffusion.components import (
     word_mask,
 )
 from synfer_ray.errors import InputError
+from synfer_ray.storage.bundle import find_bundle
 from synfer_ray.storage.weights import save_model
 from tests.tiny import save_components, tiny_adapter, tiny_components, tiny_unet
 
@@ -217,6 +218,12 @@ def test_prompts_are_encoded_as_the_pipeline_does(bundle):
     pipeline = StableDiffusionPipeline.from_pretrained(bundle)
     expected, _ = pipeline.encode_prompt(prompts, "cpu", 1, do_classifier_free_guidance=False)
     torch.testing.assert_close(encode_prompt(components, prompts), expected)
+
+
+def test_the_embedded_model_runs_in_diffusers_as_it_is():
+    pipeline = StableDiffusionPipeline.from_pretrained(find_bundle("fer64"))
+    image = pipeline("a photo of a happy face", num_inference_steps=1, output_type="np").images[0]
+    assert image.shape == (64, 64, 3)
 
 
 def test_the_word_mask_covers_the_words_alone():

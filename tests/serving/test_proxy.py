@@ -1,5 +1,6 @@
 import asyncio
 import json
+import os
 
 import pytest
 
@@ -70,8 +71,11 @@ def test_a_body_is_cut_off_at_the_limit():
     assert len(received) == 1
 
 
-def test_ray_is_told_where_the_guard_is(monkeypatch):
+def test_ray_is_told_where_the_guard_is_and_the_proxy_gives_way(monkeypatch):
+    lowered = []
+    monkeypatch.setattr(os, "nice", lowered.append)
     for name, value in proxy_environment(LimitsConfig(max_body_bytes=77)).items():
         monkeypatch.setenv(name, value)
     (guard,) = middlewares()
     assert guard.cls is ProxyGuard and guard.kwargs == {"max_body_bytes": 77}
+    assert lowered == [10]
