@@ -39,16 +39,16 @@ class MemoryConfig:
 
 @dataclass
 class GuidanceConfig:
-    """Semantic guidance in the last steps, from the share `start` on; `guide: null` turns it off.
+    """Semantic guidance in the later steps, from the share `start` on; `guide: null` turns it off.
 
     With `preview` the guide looks through the bundle's small decoder, if it has one in `preview/`: ours, or a
     diffusers AutoencoderTiny (TAESD).
     """
 
     guide: str | None = "guide"
-    step_size: float = 0.1
+    step_size: float = 1.0
     norm: str = "token"
-    start: float = 0.75
+    start: float = 0.2
     words_only: bool = True
     preview: bool = True
 

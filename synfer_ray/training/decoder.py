@@ -75,6 +75,7 @@ class DecoderObjective(Objective):
 
     def export(self, folder: Path) -> None:
         """Writes `vae/` of a diffusers pipeline, in half precision."""
+        self.vae.register_to_config(_name_or_path="")  # where it was loaded from is nobody's business
         self.vae.half().save_pretrained(folder)
 
 

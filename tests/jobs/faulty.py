@@ -14,7 +14,7 @@ import torch
 from synfer_ray.stages import shard_writer
 from synfer_ray.stages.image_generator import ImageGenerator
 from synfer_ray.stages.shard_writer import ShardWriter
-from synfer_ray.storage import shards
+from synfer_ray.storage import locations
 
 POISON = 9
 """The plan row that the faulty generators stumble over."""
@@ -53,10 +53,10 @@ class MurderousWriter(ShardWriter):
 
 
 MOMENTS = {
-    "before the write": (shards, "write_bytes", "before", "data/"),
+    "before the write": (locations, "_replacing", "before", "data/"),
     "after the temporary file": (os, "replace", "before", "data/"),
     "after the rename": (os, "replace", "after", "data/"),
-    "before the record": (shards, "write_bytes", "before", "commits/"),
+    "before the record": (locations, "_replacing", "before", "commits/"),
     "after the temporary record": (os, "replace", "before", "commits/"),
     "after the record": (os, "replace", "after", "commits/"),
 }
@@ -74,8 +74,7 @@ def die_at(moment: str, driver: int) -> None:
         if is_it:
             os.kill(driver, signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
-        if when == "before":
-            real(*arguments)
+        return real(*arguments) if when == "before" else None
 
     setattr(module, name, deadly)
 
