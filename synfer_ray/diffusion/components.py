@@ -38,12 +38,12 @@ class Components:
     @property
     def device(self) -> torch.device:
         """Where the models are."""
-        return next(self.unet.parameters()).device
+        return self.unet.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The number type the models compute in."""
-        return next(self.unet.parameters()).dtype
+        return self.unet.dtype
 
     def latent_shape(self, image_size: int) -> tuple[int, int, int]:
         """Returns (channels, height, width) of the latent of a square image.

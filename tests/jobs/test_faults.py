@@ -125,7 +125,7 @@ def test_a_row_that_always_kills_its_actor_is_rejected_and_its_neighbours_surviv
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_actors_killed_at_twenty_random_times(config, reference, tmp_path):
-    rows = 20 * ROWS
+    rows = 60 * ROWS
     whole = replace(config, num_images=rows, output=str(tmp_path / "whole"))
     generate(whole)
     killed = replace(
@@ -133,14 +133,14 @@ def test_actors_killed_at_twenty_random_times(config, reference, tmp_path):
     )
     with killer(20) as kills:
         generate(killed)
-    print(f"{len(kills)} actors killed")
-    assert kills
+    assert len(kills) == 20
     assert_whole(killed.output, rows, rows_of(whole.output))
 
 
 NODES = """
 import os, sys, threading, time
 from pathlib import Path
+from unittest.mock import patch
 from ray.cluster_utils import Cluster
 from synfer_ray.cli import main
 
@@ -154,7 +154,9 @@ def lose():
         time.sleep(0.05)
     cluster.remove_node(lost, allow_graceful=False)
     print("lost a node after", len(list(commits.glob("*.json"))), "commits", flush=True)
-    cluster.add_node(num_cpus=2)
+    with patch("signal.signal"):  # a new node would set handlers, which this thread may not
+        cluster.add_node(num_cpus=2)
+    print("another node is there", flush=True)
 
 threading.Thread(target=lose, daemon=True).start()
 main(["generate", *sys.argv[1:], "generator_pool.min_actors=2"])
@@ -172,7 +174,7 @@ def test_a_node_that_is_lost_takes_no_row_with_it(config, reference, tmp_path):
     )
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "lost a node" in done.stdout
+    assert "another node is there" in done.stdout
     assert_whole(lossy.output, rows, rows_of(whole.output))
 
 
@@ -182,7 +184,7 @@ def killer(times: int):
     kills, ended, rng = [], threading.Event(), random.Random(1)
 
     def kill():
-        while len(kills) < times and not ended.wait(rng.uniform(1, 20)):
+        while len(kills) < times and not ended.wait(rng.uniform(1, 10)):
             if actors := generators():
                 victim = rng.choice(actors)
                 kills.append(victim.pid)
