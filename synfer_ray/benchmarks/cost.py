@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import psutil
@@ -12,15 +13,19 @@ import torch
 from synfer_ray.benchmarks.meter import Meter
 
 
+class Summed:
+    """A dataclass whose sum with another of its kind is the sum of each field."""
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(**{name: value + vars(other)[name] for name, value in vars(self).items()})
+
+
 @dataclass(frozen=True)
-class Cost:
+class Cost(Summed):
     """Seconds on the wall clock and of CPU time; the quotient of two costs is a pair of ratios."""
 
     wall: float
     cpu: float
-
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.wall + other.wall, self.cpu + other.cpu)
 
     def __sub__(self, other: "Cost") -> "Cost":
         return Cost(self.wall - other.wall, self.cpu - other.cpu)

@@ -44,7 +44,7 @@ def measure_overlap(plan: Plan, shards: int, repetitions: int) -> dict[str, list
     The generator waits as long as the voters compute, so that the two slowest stages cost alike: one after
     the other takes twice the time of either.
     """
-    generator = stand_in(seconds_to_vote(plan), bundle_image_size(find_bundle(plan.config.bundle)))
+    generator = waiting_generator(plan, seconds_to_vote(plan))
     ratios: dict[str, list[Cost]] = {"P4": [], "P4 serial": []}
     for window, _, stages in compare(plan, shards, repetitions, generator):
         slowest = max(stages.values(), key=lambda cost: cost.wall)
@@ -56,13 +56,18 @@ def measure_overlap(plan: Plan, shards: int, repetitions: int) -> dict[str, list
 def seconds_to_vote(plan: Plan) -> float:
     """Returns what the voters take for an image."""
     rows = plan.config.shard_rows
-    loop = PlainLoop(plan, stand_in(0, bundle_image_size(find_bundle(plan.config.bundle))))
+    loop = PlainLoop(plan, waiting_generator(plan, 0))
     loop(rows)  # the first batch is slow
     return loop(rows)["Voter"].wall / rows
 
 
+def waiting_generator(plan: Plan, seconds_per_image: float) -> type:
+    """Returns a stand-in for the generator, its images as large as the bundle's."""
+    return stand_in(seconds_per_image, bundle_image_size(find_bundle(plan.config.bundle)))
+
+
 def compare(
-    plan: Plan, shards: int, repetitions: int, generator: type | None = None
+    plan: Plan, shards: int, repetitions: int, generator: type = ImageGenerator
 ) -> Iterator[tuple[Cost, Cost, dict[str, Cost]]]:
     """Yields the engine's steady window and start, and what the stages cost in a loop over the same rows."""
     loop = PlainLoop(plan, generator)
@@ -78,7 +83,7 @@ def total(costs: Iterable[Cost]) -> Cost:
     return sum(costs, start=Cost(0.0, 0.0))
 
 
-def run_engine(plan: Plan, shards: int, generator: type | None = None) -> tuple[Cost, Cost]:
+def run_engine(plan: Plan, shards: int, generator: type) -> tuple[Cost, Cost]:
     """Runs the job; returns the cost of the steady window, and of all up to the first committed shard."""
     with TemporaryDirectory() as output, CpuMeter() as meter:
         started = time()
@@ -91,17 +96,14 @@ def run_engine(plan: Plan, shards: int, generator: type | None = None) -> tuple[
 
 @dataclass
 class PlainLoop:
-    """All stages of the job in this process, one after the other, with the models in memory.
-
-    `stand_in` takes the place of the generator.
-    """
+    """All stages of the job in this process, one after the other, with the models in memory."""
 
     plan: Plan
-    stand_in: type | None = None
+    generator_class: type = ImageGenerator
 
     def __post_init__(self) -> None:
         config = self.plan.config
-        self.generator = (self.stand_in or ImageGenerator)(config)
+        self.generator = self.generator_class(config)
         self.voter = Voter(config, [name for name in config.voters if name != FERANNO])
 
     def __call__(self, rows: int) -> dict[str, Cost]:

@@ -7,12 +7,13 @@ would in the world, and not a polite caller.
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import cycle, islice
 from urllib.parse import urlsplit
 
 import numpy as np
 
+from synfer_ray.benchmarks.cost import Summed
 from synfer_ray.errors import InputError
 from synfer_ray.serving.access import is_loopback
 
@@ -24,7 +25,7 @@ SPARE_SECONDS = 30.0
 
 
 @dataclass
-class Outcome:
+class Outcome(Summed):
     """What became of the requests.
 
     Attributes:
@@ -42,9 +43,6 @@ class Outcome:
     changed: int = 0
     seconds: float = 0.0
     service_cpu: float = 0.0
-
-    def __add__(self, other: "Outcome") -> "Outcome":
-        return Outcome(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
 
     @property
     def rate(self) -> float:

@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from multiprocessing import get_context
 from operator import add
@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from synfer_ray.benchmarks.cost import Cost
+from synfer_ray.benchmarks.cost import Cost, Summed
 from synfer_ray.benchmarks.load import Load, Outcome, put_load
 from synfer_ray.benchmarks.memory import private_mib
 from synfer_ray.config import ServeConfig, ServingBenchmarkConfig
@@ -34,14 +34,12 @@ ensemble: "Ensemble"
 """The models of a process that makes direct calls."""
 FILES = 16
 HEADERS = {"Content-Type": "image/png"}
-
-
 SLICES = 5
 """So often do direct calls and loads take turns in a repetition: a machine's pace changes by the minute."""
 
 
 @dataclass(frozen=True)
-class DirectCalls:
+class DirectCalls(Summed):
     """The models without a service: seconds of each call with one face, and of each with a full batch.
 
     `full_cpu` are the CPU seconds of all calls with a full batch.
@@ -51,21 +49,15 @@ class DirectCalls:
     full: list[float]
     full_cpu: float
 
-    def __add__(self, other: "DirectCalls") -> "DirectCalls":
-        return DirectCalls(self.single + other.single, self.full + other.full, self.full_cpu + other.full_cpu)
-
 
 @dataclass(frozen=True)
-class Compared:
+class Compared(Summed):
     """Direct calls, and the loads that took turns with them: a lone caller, saturation, half of that rate."""
 
     direct: DirectCalls
     alone: Outcome
     saturated: Outcome
     half: Outcome
-
-    def __add__(self, other: "Compared") -> "Compared":
-        return Compared(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
 
 
 def measure_serving(config: ServingBenchmarkConfig, bundle: str, repetitions: int) -> dict[str, list[Any]]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from synfer_ray.training.augment import from_uint8, random_affine, random_flip
 from synfer_ray.training.loop import Arrays, Batch, Objective
+from synfer_ray.training.saving import save_half
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -51,7 +52,7 @@ class AutoencoderObjective(Objective):
         """Writes `vae/` of a diffusers pipeline, in half precision, its latents normalised."""
         normalize_latents(self.vae, self.latent_mean, self.latent_std)
         self.vae.register_to_config(scaling_factor=1.0)
-        self.vae.half().save_pretrained(folder)
+        save_half(self.vae, folder)
 
 
 def reconstruction_loss(restored: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:

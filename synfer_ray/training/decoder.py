@@ -17,6 +17,7 @@ from synfer_ray.calibration.networks import FERClassifier, prepare
 from synfer_ray.training.augment import from_uint8, random_affine, random_flip
 from synfer_ray.training.autoencoder import reconstruction_loss
 from synfer_ray.training.loop import Batch, Objective
+from synfer_ray.training.saving import save_half
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -75,8 +76,7 @@ class DecoderObjective(Objective):
 
     def export(self, folder: Path) -> None:
         """Writes `vae/` of a diffusers pipeline, in half precision."""
-        self.vae.register_to_config(_name_or_path="")  # where it was loaded from is nobody's business
-        self.vae.half().save_pretrained(folder)
+        save_half(self.vae, folder)
 
 
 def patch_critic(width: int = 32) -> nn.Module:

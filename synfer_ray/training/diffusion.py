@@ -1,6 +1,5 @@
 """Fine-tuning (or training) of the text-to-image model on FEText (paper 4.2.1, Eq. 3)."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from synfer_ray.training.loop import Batch, Objective
+from synfer_ray.training.saving import save_half
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -59,12 +59,8 @@ class DiffusionObjective(Objective):
         """Writes `unet/`, `text_encoder/` and `scheduler/` into a pipeline folder, in half precision."""
         if self.lora_rank:
             merge_lora(self.unet)
-        self.unet.half().save_pretrained(folder / "unet")
-        self.text_encoder.half().save_pretrained(folder / "text_encoder")
-        self.scheduler.save_pretrained(folder / "scheduler")
-        # transformers computes in the number type that is named here, diffusers in float32 by default
-        config = folder / "text_encoder" / "config.json"
-        config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+        for name in ("unet", "text_encoder", "scheduler"):
+            save_half(getattr(self, name), folder / name)
 
 
 def denoising_loss(

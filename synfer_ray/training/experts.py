@@ -1,6 +1,8 @@
 """The small experts: expression classifiers on soft labels, and the action-unit labeller."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +27,7 @@ class ExpressionObjective(Objective):
 
     def __init__(self, network: nn.Module, class_share: np.ndarray):
         super().__init__()
-        self.network = network
+        self.network: Any = network
         self.register_buffer("weight", class_weight(class_share), persistent=False)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -38,6 +40,10 @@ class ExpressionObjective(Objective):
         images = torch.from_numpy(held_out["image"]).split(64)
         logits = torch.cat([self.network(from_uint8(part.to(device))) for part in images])
         return {"temperature": fit_temperature(logits.cpu().numpy(), held_out["label_probs"].argmax(1))}
+
+    def adopt(self, metrics: Mapping[str, float]) -> None:
+        """Gives the network its temperature."""
+        self.network.temperature = metrics["temperature"]
 
     def export(self, folder: Path) -> None:
         """Writes the network's config.json and model.safetensors, in half precision."""

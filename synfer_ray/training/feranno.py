@@ -1,5 +1,6 @@
 """FERAnno's training: the head learns on the frozen U-Net's features at the least noise (paper 4.4)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,10 @@ class FERAnnoObjective(Objective):
         latents = torch.from_numpy(held_out["latents"]).float().split(64)
         logits = torch.cat([self.head(self.features(part.to(device))) for part in latents])
         return {"temperature": fit_temperature(logits.cpu().numpy(), held_out["label_probs"].argmax(1))}
+
+    def adopt(self, metrics: Mapping[str, float]) -> None:
+        """Gives the head its temperature."""
+        self.head.temperature = metrics["temperature"]
 
     def export(self, folder: Path) -> None:
         """Writes the head's config.json and model.safetensors, in half precision."""

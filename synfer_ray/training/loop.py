@@ -34,6 +34,9 @@ class Objective(nn.Module):
         """Figures of the trained model on the held-out rows, reported once at the end."""
         return {}
 
+    def adopt(self, metrics: Mapping[str, float]) -> None:
+        """Takes over what the last metrics say of the model itself, before it is exported."""
+
     def export(self, folder: Path) -> None:
         """Writes the trained model in the layout of a bundle component."""
         raise NotImplementedError

@@ -2,11 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,9 +29,7 @@ def train_autoencoder(config: TrainingConfig) -> None:
     from synfer_ray.training.data import read_faces
 
     build = partial(build_autoencoder, config.architecture)
-    rows = read_faces(config.input, ["image"])
-    objective, _ = _train(config, "autoencoder", build, rows, config.autoencoder)
-    _export(objective, Path(config.bundle) / "vae")
+    _train(config, "autoencoder", build, read_faces(config.input, ["image"]), config.autoencoder, ["vae"])
 
 
 def train_decoder(config: TrainingConfig) -> None:
@@ -39,11 +37,7 @@ def train_decoder(config: TrainingConfig) -> None:
     from synfer_ray.training.data import read_faces
 
     build = partial(build_decoder, config.bundle)
-    objective, _ = _train(config, "decoder", build, read_faces(config.input, ["image"]), config.decoder)
-    sharpened, vae = Path(config.bundle) / "vae.partial", Path(config.bundle) / "vae"
-    objective.export(sharpened)
-    shutil.rmtree(vae)
-    sharpened.rename(vae)
+    _train(config, "decoder", build, read_faces(config.input, ["image"]), config.decoder, ["vae"])
 
 
 def train_diffusion(config: TrainingConfig) -> None:
@@ -58,21 +52,14 @@ def train_diffusion(config: TrainingConfig) -> None:
         )
     build = partial(build_diffusion, config.bundle, config.architecture, bool(config.base), config.lora_rank)
     rows = _latents(config, ["latents", "input_ids"])
-    objective, _ = _train(config, "diffusion", build, rows, config.diffusion)
-    exported, bundle = Path(config.bundle) / "diffusion.partial", Path(config.bundle)
-    objective.export(exported)
-    for folder in ("text_encoder", "scheduler", "unet"):
-        shutil.rmtree(bundle / folder, ignore_errors=True)
-        (exported / folder).rename(bundle / folder)
-    exported.rmdir()
+    _train(config, "diffusion", build, rows, config.diffusion, ["text_encoder", "scheduler", "unet"])
 
 
 def train_au_adapter(config: TrainingConfig) -> None:
     """Trains `au_adapter/` beside the frozen diffusion model."""
     rows = _latents(config, ["latents", "input_ids", "action_units"])
     build = partial(build_au_adapter, config.bundle, _labelled_action_units(config))
-    objective, _ = _train(config, "au_adapter", build, rows, config.au_adapter)
-    _export(objective, Path(config.bundle) / "au_adapter")
+    _train(config, "au_adapter", build, rows, config.au_adapter, ["au_adapter"])
 
 
 def train_au_labeler(config: TrainingConfig) -> None:
@@ -81,24 +68,20 @@ def train_au_labeler(config: TrainingConfig) -> None:
 
     rows = read_faces(config.input, ["image", "action_units"])
     build = partial(build_au_labeler, _labelled_action_units(config))
-    objective, _ = _train(config, "au_labeler", build, rows, config.au_labeler)
-    _export(objective, Path(config.bundle) / "au_labeler")
+    _train(config, "au_labeler", build, rows, config.au_labeler, ["au_labeler"])
 
 
 def train_preview(config: TrainingConfig) -> None:
     """Trains `preview/`, the tiny decoder that semantic guidance looks through."""
     build = partial(build_preview, config.bundle)
-    objective, _ = _train(config, "preview", build, _latents(config, ["latents"]), config.preview)
-    _export(objective, Path(config.bundle) / "preview")
+    _train(config, "preview", build, _latents(config, ["latents"]), config.preview, ["preview"])
 
 
 def train_feranno(config: TrainingConfig) -> None:
     """Trains `feranno/` on the frozen U-Net's features at the least noise."""
     rows = _latents(config, ["latents", "label_probs"])
     build = partial(build_feranno, config.bundle, _class_share(config), training_image_size(config))
-    objective, metrics = _train(config, "feranno", build, rows, config.feranno)
-    objective.head.temperature = metrics["temperature"]
-    _export(objective, Path(config.bundle) / "feranno")
+    _train(config, "feranno", build, rows, config.feranno, ["feranno"])
 
 
 def train_experts(config: TrainingConfig) -> None:
@@ -107,12 +90,10 @@ def train_experts(config: TrainingConfig) -> None:
 
     rows = read_faces(config.input, ["image", "label_probs"])
     for name, recipe in config.experts.items():
-        target = Path(config.bundle) / "experts" / name
-        if not target.exists():
+        place = f"experts/{name}"
+        if not (Path(config.bundle) / place).exists():
             build = partial(build_expert, recipe.architecture, _class_share(config))
-            objective, metrics = _train(config, f"expert-{name}", build, rows, recipe.fit)
-            objective.network.temperature = metrics["temperature"]
-            _export(objective, target)
+            _train(config, f"expert-{name}", build, rows, recipe.fit, [place])
 
 
 def build_autoencoder(architecture: ArchitectureConfig) -> Objective:
@@ -224,22 +205,31 @@ def _train(
     build: Callable[[], Objective],
     rows: "ray.data.Dataset",
     fit: FitConfig,
-) -> tuple[Any, dict[str, Any]]:
+    places: Sequence[str],
+) -> None:
+    """Trains a part, puts it in its places in the bundle, and records how it was trained.
+
+    It is written beside its place and moved there, so that a part in place is a whole part. An objective
+    with several places exports a folder of them.
+    """
     from synfer_ray.training.ray_trainer import train
 
     objective, metrics = train(name, build, rows, fit, config.workers, config.runs)
-    record = Path(config.bundle) / "training.json"
+    objective.adopt(metrics)
+    bundle = Path(config.bundle)
+    exported = bundle / f"{name}.partial"
+    objective.export(exported)
+    for place in places:
+        target = bundle / place
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(exist_ok=True)
+        (exported / place if len(places) > 1 else exported).rename(target)
+    shutil.rmtree(exported, ignore_errors=True)
+
+    record = bundle / "training.json"
     trained = json.loads(record.read_text()) if record.exists() else {}
     trained[name] = {"settings": asdict(fit), "metrics": metrics}
     record.write_text(json.dumps(trained, indent=2) + "\n")
-    return objective, metrics
-
-
-def _export(objective: Objective, target: Path) -> None:
-    """Writes a part beside its place and moves it there, so that a part in place is a whole part."""
-    partial_target = target.with_name(f"{target.name}.partial")
-    objective.export(partial_target)
-    partial_target.rename(target)
 
 
 def _latents(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":

@@ -157,6 +157,7 @@ def lose():
     with patch("signal.signal"):  # a new node would set handlers, which this thread may not
         cluster.add_node(num_cpus=2)
     print("another node is there", flush=True)
+    threading.Event().wait()  # a node ends with the thread that started it
 
 threading.Thread(target=lose, daemon=True).start()
 main(["generate", *sys.argv[1:], "generator_pool.min_actors=2"])

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from synfer_ray.config import ArchitectureConfig, TrainingConfig
 from synfer_ray.diffusion.components import load_components
 from synfer_ray.errors import InputError
 from synfer_ray.storage.hub import MODEL_FILES
+from synfer_ray.training.autoencoder import AutoencoderObjective
 from synfer_ray.training.bundle import PARTS, complete, prepare, train_bundle, train_part
 from synfer_ray.training.parts import build_diffusion, training_image_size
 from tests.tiny import save_components, tiny_components
@@ -56,6 +58,18 @@ def test_a_bundle_is_trained_once_and_loads_in_diffusers(tmp_path, capsys):
     assert in_place == [f"{name}: in place" for name in PARTS]
 
 
+def test_a_part_that_could_not_be_written_is_not_in_place(tmp_path, monkeypatch):
+    config = tiny_training(write_fetext(tmp_path / "fetext"), tmp_path)
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(AutoencoderObjective, "export", Mock(side_effect=OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            train_part(config, "autoencoder")
+    bundle = Path(config.bundle)
+    assert not (bundle / "vae").exists() and not (bundle / "training.json").exists()
+    train_part(config, "autoencoder")  # the trained network is in `runs`
+    assert (bundle / "vae" / "config.json").exists() and (bundle / "training.json").exists()
+
+
 def test_a_base_brings_its_model_and_keeps_its_pickles(tmp_path):
     base = save_components(tiny_components(), tmp_path / "base")
     (base / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"a pickle")
@@ -92,6 +106,15 @@ def test_an_adapter_of_the_base_is_out_of_the_way_while_the_unet_is_tuned(tmp_pa
         tuned = build_diffusion(str(folder), ArchitectureConfig(), pretrained=True, lora_rank=0)
         predictions.append(tuned.unet.eval()(noisy, 3, text).sample)
     torch.testing.assert_close(*predictions)
+
+
+def test_a_tuned_model_does_not_say_where_it_came_from(tmp_path):
+    folder = save_components(tiny_components(), tmp_path / "base")
+    build_diffusion(str(folder), ArchitectureConfig(), pretrained=True, lora_rank=0).export(
+        tmp_path / "tuned"
+    )
+    configs = [file.read_text() for file in (tmp_path / "tuned").rglob("*config.json")]
+    assert len(configs) == 3 and not any(str(tmp_path) in config for config in configs)
 
 
 def query_weights(folder: str) -> torch.Tensor:
