@@ -67,7 +67,8 @@ class TrainingConfig:
 
     `base` is a Stable Diffusion folder or hub id to start from; without it all networks start untrained.
     Faces are resized to `image_size`, by default the size that the model was (or will be) trained on. A
-    finished bundle holds `layouts` synthetic faces to start from.
+    finished bundle holds `layouts` synthetic faces to start from. FERAnno learns from every face as it is and
+    from `feranno_views` random views of it.
     """
 
     input: str = "fetext"
@@ -85,5 +86,6 @@ class TrainingConfig:
     au_labeler: FitConfig = field(default_factory=FitConfig)
     preview: FitConfig = field(default_factory=FitConfig)
     feranno: FitConfig = field(default_factory=FitConfig)
+    feranno_views: int = 3
     experts: dict[str, ExpertRecipe] = field(default_factory=dict)
     workers: WorkersConfig = field(default_factory=WorkersConfig)

@@ -3,24 +3,17 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
-from PIL import Image
 
-from synfer_ray.faces.images import decode_image, resize_square
+from synfer_ray.faces.images import decode_image
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
 
 if TYPE_CHECKING:
     import ray.data
-    import torch
-
-
-PIXELS_AT_ONCE = 128 * 64 * 64
-"""What the autoencoder encodes in one pass: 128 images of `fer64`, two of Stable Diffusion."""
 
 
 def read_faces(fetext: str, columns: Sequence[str]) -> "ray.data.Dataset":
@@ -59,64 +52,6 @@ def label_distributions(columns: Any) -> np.ndarray:
 def read_columns(fetext: str, columns: Sequence[str]) -> pa.Table:
     """Reads small columns of a FEText folder at once, without Ray."""
     return pyarrow.dataset.dataset(f"{fetext.rstrip('/')}/data", format="parquet").to_table(list(columns))
-
-
-class LatentEncoder:
-    """Ray Data actor: each face and its mirror image as latents, with tokens and action units to match.
-
-    Args:
-        image_size: side in pixels that faces of another size are resized to.
-    """
-
-    def __init__(self, bundle: str, image_size: int):
-        import torch
-        from diffusers import AutoencoderKL
-        from transformers import CLIPTokenizer
-
-        from synfer_ray.diffusion.components import load_part
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.vae = load_part(AutoencoderKL, Path(bundle) / "vae", torch.float32).to(device)
-        self.tokenizer = CLIPTokenizer.from_pretrained(f"{bundle}/tokenizer")
-        self.image_size = image_size
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Doubles the batch: `latents` are scaled by the autoencoder's scaling factor, float16."""
-        import torch
-
-        from synfer_ray.training.experts import mirrored_indices
-
-        images = to_images(resize_faces(batch["image"], self.image_size))
-        views = torch.cat([images, images.flip(-1)]).split(max(1, PIXELS_AT_ONCE // self.image_size**2))
-        with torch.no_grad():
-            means = [self.vae.encode(part.to(self.vae.device)).latent_dist.mean for part in views]
-        latents = torch.cat(means) * self.vae.config.scaling_factor
-        captions = [*batch["caption"], *map(mirror_text, batch["caption"])]
-        return {
-            "sample_id": np.concatenate([batch["sample_id"], [f"{name}~" for name in batch["sample_id"]]]),
-            "latents": latents.half().cpu().numpy(),
-            "input_ids": tokenize(self.tokenizer, captions),
-            "action_units": np.concatenate(
-                [batch["action_units"], batch["action_units"][:, mirrored_indices()]]
-            ),
-            "label_probs": np.concatenate([batch["label_probs"], batch["label_probs"]]),
-        }
-
-
-def resize_faces(faces: np.ndarray, size: int) -> np.ndarray:
-    """Resizes uint8 faces [B,H,W,3] to [B,size,size,3], unless they have this size."""
-    if faces.shape[1:3] == (size, size):
-        return faces
-    return np.stack([np.asarray(resize_square(Image.fromarray(face), size)) for face in faces])
-
-
-def to_images(pixels: np.ndarray) -> "torch.Tensor":
-    """Turns uint8 faces [B,H,W,3] into images [B,3,H,W] in [-1,1]."""
-    import torch
-
-    from synfer_ray.training.augment import from_uint8
-
-    return from_uint8(torch.from_numpy(np.array(pixels)))
 
 
 def mirror_text(caption: str) -> str:

@@ -79,7 +79,7 @@ def train_preview(config: TrainingConfig) -> None:
 
 def train_feranno(config: TrainingConfig) -> None:
     """Trains `feranno/` on the frozen U-Net's features at the least noise."""
-    rows = _latents(config, ["latents", "label_probs"])
+    rows = _views(config, ["latents", "label_probs"])
     build = partial(build_feranno, config.bundle, _class_share(config), training_image_size(config))
     _train(config, "feranno", build, rows, config.feranno, ["feranno"])
 
@@ -233,20 +233,35 @@ def _train(
 
 
 def _latents(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":
-    """Latents of all faces and their mirror images, encoded once and kept under `runs`."""
+    """Latents of all faces and their mirror images, with what they show."""
+    from synfer_ray.training.latents import LatentEncoder
+
+    return _encoded(config, LatentEncoder, ["image", "caption", "action_units", "label_probs"], columns)
+
+
+def _views(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":
+    """Latents of all faces, each as it is and in random views."""
+    from synfer_ray.training.latents import ViewEncoder
+
+    return _encoded(config, ViewEncoder, ["image", "label_probs"], columns, views=config.feranno_views)
+
+
+def _encoded(
+    config: TrainingConfig, encoder: type, needed: list[str], columns: list[str], **settings: int
+) -> "ray.data.Dataset":
+    """What the encoder makes of the faces' columns, made once and kept under `runs`."""
     import ray.data
 
-    from synfer_ray.training.data import LatentEncoder, read_faces
+    from synfer_ray.training.data import read_faces
 
     faces = sorted((file.name, file.stat().st_size) for file in (Path(config.input) / "data").iterdir())
     encoders = [fingerprint_folder(Path(config.bundle) / part) for part in ("vae", "tokenizer")]
     size = training_image_size(config)
-    folder = Path(config.runs) / f"latents-{fingerprint([faces, encoders, size])}"
+    folder = Path(config.runs) / f"latents-{fingerprint([faces, encoders, size, *settings.values()])}"
     if not folder.exists():
-        columns_read = ["image", "caption", "action_units", "label_probs"]
-        encoded = read_faces(config.input, columns_read).map_batches(
-            LatentEncoder,
-            fn_constructor_kwargs={"bundle": config.bundle, "image_size": size},
+        encoded = read_faces(config.input, needed).map_batches(
+            encoder,
+            fn_constructor_kwargs={"bundle": config.bundle, "image_size": size, **settings},
             batch_size=64,
             num_cpus=config.workers.num_cpus,
             num_gpus=1 if config.workers.use_gpu else 0,

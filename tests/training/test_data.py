@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
-from synfer_ray.training.data import LatentEncoder, gather, label_distributions, mirror_text
+from synfer_ray.training.data import gather, label_distributions, mirror_text
 from synfer_ray.training.experts import class_weight, mirrored_indices
+from synfer_ray.training.latents import LatentEncoder, ViewEncoder
 from tests.tiny_bundle import save_tiny_bundle
 
 
@@ -64,8 +65,26 @@ def test_faces_of_another_size_are_resized_and_encoded_a_few_at_a_time(tmp_path,
     sizes: list[int] = []
     encoder.vae.encoder.register_forward_pre_hook(lambda _module, args: sizes.append(len(args[0])))
     whole = encoder(batch)["latents"]
-    monkeypatch.setattr("synfer_ray.training.data.PIXELS_AT_ONCE", 3 * 32 * 32)
+    monkeypatch.setattr("synfer_ray.training.latents.PIXELS_AT_ONCE", 3 * 32 * 32)
     split = encoder(batch)["latents"]
     assert whole.shape == split.shape == (10, 4, 8, 8)
     np.testing.assert_allclose(split, whole, atol=2e-3)
     assert sizes == [10, 3, 3, 3, 1]
+
+
+def test_a_view_is_the_face_itself_first_and_then_others_of_it(tmp_path):
+    faces = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), np.uint8)
+    batch = {
+        "sample_id": np.array(list("abc")),
+        "image": faces,
+        "label_probs": np.eye(7, dtype=np.float32)[:3],
+    }
+    bundle = str(save_tiny_bundle(tmp_path / "bundle"))
+    encoder = ViewEncoder(bundle, image_size=32, views=2)
+    rows, again = encoder(batch), encoder(batch)
+    assert rows["sample_id"].tolist() == [f"{name}~{view}" for view in range(3) for name in "abc"]
+    assert rows["label_probs"].argmax(1).tolist() == [0, 1, 2] * 3
+    np.testing.assert_array_equal(rows["latents"], again["latents"])
+    np.testing.assert_allclose(rows["latents"][:3], encoder.encode(encoder.images(faces)), atol=2e-3)
+    views = rows["latents"].astype(np.float32).reshape(3, 3, -1)
+    assert all(np.abs(views[0] - views[place]).max() > 0.01 for place in (1, 2))
