@@ -37,6 +37,9 @@ def ray_session(training: bool = False) -> Iterator[None]:
     Raises:
         InputError: an actor or task was given input it cannot work with.
     """
+    os.environ.setdefault(
+        "RAY_ENABLE_AUTO_CONNECT", "0"
+    )  # or what a stalled run left would join any Ray here
     import ray
     from ray.data import DataContext
 
@@ -145,8 +148,10 @@ def run_shards(
         Stalled: Ray has fallen silent.
     """
     with Progress(output, settled, rows, actors or {}) as progress:
-        for shard in until_silent(dataset.iter_rows()):
-            progress.add(Commit.from_json(shard["commit"]))
+        # without prefetching: a shard is counted when it comes, and not when the next one does
+        for shards in until_silent(dataset.iter_batches(**TABLES, prefetch_batches=0)):
+            for commit in shards["commit"].to_pylist():
+                progress.add(Commit.from_json(commit))
 
 
 def _sized(pool: PoolConfig, cpus: float, gpus: float, shards: int | None) -> PoolConfig:

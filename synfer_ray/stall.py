@@ -4,23 +4,28 @@ Ray may lose the report of a finished task and then waits for it for ever (ray-p
 our simulation of a million rows one came five minutes late, on two cores with a load of 35.
 """
 
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from queue import Empty, Queue
 from time import monotonic
 from typing import Any, TypeVar
 
+from synfer_ray.errors import RunFailed
+
 Item = TypeVar("Item")
 
-SILENCE, TIMES = 600.0, 10.0
-"""Silence is too long after so many seconds, but not before so many times the longest silence so far."""
+SILENCE_SECONDS = "SYNFER_SILENCE_SECONDS"
+"""The environment variable with the seconds without an item that are too long; 600 without it."""
+TIMES = 3.0
+"""Silence is not too long before so many times the longest wait so far."""
 
 
-class Stalled(Exception):
+class Stalled(RunFailed):
     """No item came for too long."""
 
 
-def until_silent(items: Iterable[Item], silence: float = SILENCE) -> Iterator[Item]:
+def until_silent(items: Iterable[Item]) -> Iterator[Item]:
     """Yields the items, which another thread reads.
 
     The first may take its time: nothing tells how long a shard takes here, or the start of a node.
@@ -40,8 +45,8 @@ def until_silent(items: Iterable[Item], silence: float = SILENCE) -> Iterator[It
             arrived.put(error)
 
     threading.Thread(target=read, name="shards", daemon=True).start()
-    longest, last = 0.0, monotonic()
-    patience: float | None = None
+    silence = float(os.environ.get(SILENCE_SECONDS, 600))
+    last, patience = monotonic(), None
     while True:
         try:
             item = arrived.get(timeout=patience)
@@ -52,6 +57,5 @@ def until_silent(items: Iterable[Item], silence: float = SILENCE) -> Iterator[It
         if isinstance(item, BaseException):
             raise item
         now = monotonic()
-        longest = max(longest, now - last)
-        last, patience = now, max(silence, TIMES * longest)
+        last, patience = now, max(silence, patience or 0.0, TIMES * (now - last))
         yield item

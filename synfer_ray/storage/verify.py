@@ -45,6 +45,8 @@ def verify(output: Location) -> list[str]:
 def discard_damaged(output: Location) -> list[str]:
     """Removes damaged commit records, and those of shards with a damaged file or a row that occurs twice, so
     that the same job makes exactly these rows again; returns the names of the removed records.
+
+    The manifest goes before them, so that nobody takes the folder for a finished one meanwhile.
     """
     fs, root = filesystem(output)
     commits, damaged = survey_commits(output)
@@ -52,6 +54,8 @@ def discard_damaged(output: Location) -> list[str]:
     for commit, (damage, _) in zip(commits, _read_shards(output, commits)):
         if damage or any(times[index] > 1 for index in commit.settled):
             damaged.append(commit.record)
+    if damaged and fs.exists(f"{root}/{MANIFEST}"):
+        fs.rm_file(f"{root}/{MANIFEST}")
     for name in damaged:
         fs.rm_file(f"{root}/{name}")
     return damaged

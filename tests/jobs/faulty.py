@@ -1,13 +1,16 @@
 """Stages and drivers that fail on purpose.
 
 python -m tests.jobs.faulty MOMENT key=value ...   runs the generate job, which is killed at the moment
+python -m tests.jobs.faulty silent key=value ...   runs the generate job, which falls silent
 """
 
 import os
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -18,6 +21,7 @@ from synfer_ray.storage import locations
 
 POISON = 9
 """The plan row that the faulty generators stumble over."""
+SILENT = "silent"
 
 
 class DeadlyGenerator(ImageGenerator):
@@ -38,6 +42,17 @@ class NaNGenerator(ImageGenerator):
             if row["index"] == POISON:
                 latents[place] = torch.nan
         return latents, step
+
+
+class SilentGenerator(ImageGenerator):
+    """Falls silent for ever with row POISON the first time, as if Ray had lost what it reports."""
+
+    def __call__(self, table):
+        witness = Path(f"{self.config.output}-{SILENT}")
+        if POISON in table["index"].to_pylist() and not witness.exists():
+            witness.touch()
+            time.sleep(3600)
+        return super().__call__(table)
 
 
 @dataclass(frozen=True)
@@ -85,8 +100,11 @@ def main(moment: str, *settings: str) -> None:
     from synfer_ray.config import GenerateConfig
     from synfer_ray.pipeline import generate
 
-    shard_writer.ShardWriter = partial(MurderousWriter, moment=moment, driver=os.getpid())
-    run_job(GenerateConfig, generate, settings)
+    if moment == SILENT:
+        run_job(GenerateConfig, partial(generate, generator=SilentGenerator), settings)
+    else:
+        shard_writer.ShardWriter = partial(MurderousWriter, moment=moment, driver=os.getpid())
+        run_job(GenerateConfig, generate, settings)
 
 
 if __name__ == "__main__":

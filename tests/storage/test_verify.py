@@ -1,7 +1,9 @@
 import pytest
 
 from synfer_ray.errors import InputError
-from synfer_ray.storage.manifest import claim_output, write_manifest
+from synfer_ray.reporting.card import write_card
+from synfer_ray.reporting.finish import finished_manifest
+from synfer_ray.storage.manifest import claim_output, read_run, write_manifest
 from synfer_ray.storage.shards import commit_shard, done_indices, remove_orphans
 from synfer_ray.storage.verify import discard_damaged, verify
 from tests.fake_dataset import fill, tables
@@ -19,6 +21,15 @@ def output(tmp_path):
 
 def test_a_whole_dataset_has_no_problems(output):
     assert verify(output) == []
+
+
+def test_a_dataset_whose_repair_was_interrupted_is_not_taken_for_a_finished_one(output):
+    write_card(output)
+    plan = read_run(output)["plan_fingerprint"]
+    assert finished_manifest(output, plan)
+    (output / SHARD).unlink()
+    assert discard_damaged(output) == ["commits/00000010-00000019.json"]
+    assert finished_manifest(output, plan) is None
 
 
 def test_it_works_on_an_object_store():
@@ -68,6 +79,7 @@ def test_only_the_damaged_shard_is_made_again(output):
     assert set(range(30)) - done_indices(output) == set(range(10, 20))
     remove_orphans(output)
     commit_shard(output, 10, 19, *tables(range(10, 20), rejected=[14, 19]))
+    write_manifest(output)
     assert verify(output) == []
     assert {path.name: path.read_bytes() for path in (output / "data").iterdir()} == before
 
@@ -75,6 +87,7 @@ def test_only_the_damaged_shard_is_made_again(output):
 def test_a_late_writer_of_a_finished_shard_changes_nothing(output):
     before = {path: path.read_bytes() for path in output.glob("*/*.parquet")}
     commit_shard(output, 10, 19, *tables(range(10, 20), rejected=[14, 19]))
+    write_manifest(output)
     assert verify(output) == []
     assert {path: path.read_bytes() for path in output.glob("*/*.parquet")} == before
 
