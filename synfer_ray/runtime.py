@@ -149,9 +149,9 @@ def run_shards(
     """
     with Progress(output, settled, rows, actors or {}) as progress:
         # without prefetching: a shard is counted when it comes, and not when the next one does
-        for shards in until_silent(dataset.iter_batches(**TABLES, prefetch_batches=0)):
-            for commit in shards["commit"].to_pylist():
-                progress.add(Commit.from_json(commit))
+        batches = dataset.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=0)
+        for shard in until_silent(batches):
+            progress.add(Commit.from_json(shard["commit"].item()))
 
 
 def _sized(pool: PoolConfig, cpus: float, gpus: float, shards: int | None) -> PoolConfig:

@@ -46,7 +46,8 @@ def until_silent(items: Iterable[Item]) -> Iterator[Item]:
 
     threading.Thread(target=read, name="shards", daemon=True).start()
     silence = float(os.environ.get(SILENCE_SECONDS, 600))
-    last, patience = monotonic(), None
+    patience: float | None = None
+    last = monotonic()
     while True:
         try:
             item = arrived.get(timeout=patience)

@@ -20,7 +20,7 @@ PATIENCE = 90.0
 """Seconds that idle nodes have to go."""
 
 
-def sample() -> dict[str, Any]:
+def sample(running: bool) -> dict[str, Any]:
     """Returns the kinds of the worker nodes, and on which kinds the actors of each stage are."""
     kinds = {node["NodeID"]: kind_of(node["Resources"]) for node in ray.nodes() if node["Alive"]}
     stages: dict[str, list[str]] = {"ImageGenerator": [], "Voter": []}
@@ -28,7 +28,8 @@ def sample() -> dict[str, Any]:
         for stage, places in stages.items():
             if actor["State"] == "ALIVE" and stage in actor["ActorClassName"]:
                 places.append(kinds.get(actor["Address"]["NodeID"], "gone"))
-    return {"nodes": sorted(kind for kind in kinds.values() if kind != "head"), **stages}
+    nodes = sorted(kind for kind in kinds.values() if kind != "head")
+    return {"nodes": nodes, "running": running, **stages}
 
 
 def kind_of(resources: dict[str, float]) -> str:
@@ -40,12 +41,12 @@ def kind_of(resources: dict[str, float]) -> str:
 def main(samples_file: str, bundle: str, output: str) -> None:
     """Runs the job and waits until the nodes have gone."""
     ray.init(logging_level="ERROR", log_to_driver=False)
-    samples = [sample()]
-    over = threading.Event()
+    samples = [sample(False)]
+    done, over = threading.Event(), threading.Event()
 
     def watch() -> None:
         while not over.wait(0.3):
-            samples.append(sample())
+            samples.append(sample(not done.is_set()))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -64,13 +65,14 @@ def main(samples_file: str, bundle: str, output: str) -> None:
                 overlays=0,
             )
         )
+        done.set()
         until = time.monotonic() + PATIENCE
-        while sample()["nodes"] and time.monotonic() < until:
+        while sample(False)["nodes"] and time.monotonic() < until:
             time.sleep(0.5)
     finally:
         over.set()
         watcher.join()
-        samples.append(sample())
+        samples.append(sample(False))
         Path(samples_file).write_text(json.dumps(samples))
 
 

@@ -50,7 +50,12 @@ def test_the_pool_grows_and_shrinks_between_its_bounds(run):
     _, samples = run
     generators = [len(sample["ImageGenerator"]) for sample in samples]
     assert generators[0] == generators[-1] == 0
-    assert 1 in generators and 1 < max(generators) <= 3
+    first, peak = generators.index(1), generators.index(max(generators))
+    assert first < peak and 1 < generators[peak] <= 3
+    assert 0 not in generators[first:peak]
+    assert any(
+        sample["running"] and len(sample["ImageGenerator"]) < generators[peak] for sample in samples[peak:]
+    )
     assert max(len(sample["Voter"]) for sample in samples) <= 2
 
 
