@@ -91,6 +91,10 @@ def settings(config: GenerateConfig) -> list[str]:
     ]
 
 
+def commits_in(output: Path) -> int:
+    return len(list(output.glob("commits/*.json")))
+
+
 def start(config: GenerateConfig, moment: str = "") -> subprocess.Popen:
     """Starts the job in a process of its own, on the Ray of this one."""
     import ray
@@ -247,21 +251,22 @@ def test_a_driver_killed_at_each_moment_of_a_commit_is_continued(config, referen
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_driver_killed_again_and_again_at_random_comes_to_its_end(config, reference, tmp_path):
-    rng, rows = random.Random(2), 6 * ROWS
+    rng, rows = random.Random(2), 12 * ROWS
     whole = replace(config, num_images=rows, output=str(tmp_path / "whole"))
     generate(whole)
     interrupted = replace(whole, output=str(tmp_path / "out"))
-    commits = []
-    while len(commits) < 8:
-        process = start(interrupted)
-        time.sleep(rng.uniform(10, 25))
-        if process.poll() is not None:
-            break
+    kills = [0]
+    for _ in range(6):  # in starting up, or after one or two commits
+        process, more = start(interrupted), rng.randrange(3)
+        while process.poll() is None and commits_in(tmp_path / "out") < kills[-1] + more:
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 1))
+        assert process.poll() is None
         process.kill()
         process.communicate()
-        commits.append(len(list((tmp_path / "out").glob("commits/*.json"))))
-    print(f"killed {len(commits)} times, with so many commits: {commits}")
-    assert len(commits) > 2 and commits[-1] > 0
+        kills.append(commits_in(tmp_path / "out"))
+    print("commits at each kill:", kills[1:])
+    assert 2 < kills[-1] < rows // 8
     generate(interrupted)
     assert_whole(interrupted.output, rows, rows_of(whole.output))
 
