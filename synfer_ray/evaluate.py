@@ -30,7 +30,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         InputError: the input is no generated dataset, or a judging model is missing.
     """
     with ray_session():
-        figures = measure(judged_samples(config))
+        samples = judged_samples(config)
+        figures = measure_labels(samples)
+        if config.landmarker_model:
+            figures |= measure_faces(samples)
         if config.reference:
             figures |= compare_with_reference(config)
     fs, root = filesystem(config.input)
@@ -100,8 +103,8 @@ def read_shard(name: pa.Table, dataset: str, columns: list[str]) -> pa.Table:
     return pq.read_table(f"{root}/{name['file'][0]}", columns=columns, filesystem=fs)
 
 
-def measure(samples: Columns) -> dict[str, Any]:
-    """FER accuracy against both labels and for each expression, and the macro F1 of the action units."""
+def measure_labels(samples: Columns) -> dict[str, Any]:
+    """FER accuracy against both labels, and for each expression."""
     assigned = confusion_matrix(samples["assigned_label"], samples["judged"], len(EXPRESSIONS))
     calibrated = confusion_matrix(samples["label"], samples["judged"], len(EXPRESSIONS))
     recalls = zip(EXPRESSIONS, class_recalls(assigned).tolist())
@@ -109,9 +112,15 @@ def measure(samples: Columns) -> dict[str, Any]:
         "samples": len(samples["judged"]),
         "fer_accuracy": accuracy(assigned),
         "fer_accuracy_calibrated": accuracy(calibrated),
+        **{f"fer_accuracy_{expression}": recall for expression, recall in recalls},
+    }
+
+
+def measure_faces(samples: Columns) -> dict[str, float]:
+    """Macro F1 of the action units, and the share of samples with a face, as the landmarker sees them."""
+    return {
         "au_macro_f1": macro_f1(samples["requested"], samples["found"]),
         "faces_found": float((~np.isnan(samples["found"]).all(axis=1)).mean()),
-        **{f"fer_accuracy_{expression}": recall for expression, recall in recalls},
     }
 
 

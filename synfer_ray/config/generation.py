@@ -46,9 +46,9 @@ class GuidanceConfig:
     """
 
     guide: str | None = "guide"
-    step_size: float = 1.0
+    step_size: float = 1.5
     norm: str = "token"
-    start: float = 0.2
+    start: float = 0.4
     words_only: bool = True
     preview: bool = True
 
