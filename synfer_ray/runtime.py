@@ -24,6 +24,8 @@ TABLES: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
 """A stage gets whole blocks: a block is one shard from end to end."""
 LIGHT_CPUS = 0.25
 """What a stage without a model takes of a CPU."""
+LIGHT_STAGES = 2
+"""Such stages run at the two ends of a graph; Ray joins those that stand beside each other."""
 
 
 @contextmanager
@@ -121,7 +123,7 @@ def share_cpus(
         the share of a CPU for a stage without a model, and the pools.
     """
     sized = [_sized(pool, cpus, gpus, shards) for pool in pools]
-    wanted = LIGHT_CPUS + sum((pool.min_actors or 0) * pool.num_cpus for pool in sized)
+    wanted = LIGHT_STAGES * LIGHT_CPUS + sum((pool.min_actors or 0) * pool.num_cpus for pool in sized)
     scale = min(1.0, cpus / wanted) if cpus else 1.0
     return _share(LIGHT_CPUS * scale), [
         replace(pool, num_cpus=_share(pool.num_cpus * scale)) for pool in sized

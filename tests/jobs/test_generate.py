@@ -4,14 +4,17 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from synfer_ray.benchmarks.stand_in import stand_in
 from synfer_ray.config import GenerateConfig, PoolConfig, SamplingConfig, VoteConfig
 from synfer_ray.errors import InputError
 from synfer_ray.pipeline import generate, shards_of
 from synfer_ray.storage.manifest import read_manifest
+from synfer_ray.storage.shards import read_commits
 from synfer_ray.storage.verify import verify
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
 from tests.tiny_bundle import save_tiny_bundle
@@ -91,6 +94,18 @@ def test_two_actors_after_a_stop_make_the_same_rows(finished, config, tmp_path):
     generate(replace(config, output=str(interrupted), generator_pool=pool))
     assert rows_of(interrupted) == rows_of(finished)
     assert verify(interrupted) == []
+
+
+def test_shards_are_committed_as_they_are_made_though_generators_fill_the_machine(config, two_cpus, tmp_path):
+    output = str(tmp_path / "out")
+    full = replace(config, output=output, num_images=160, overlays=0)
+    full = replace(
+        full, generator_pool=PoolConfig(min_actors=2), voter_pool=PoolConfig(min_actors=1, num_cpus=0.25)
+    )
+    generate(full, generator=stand_in(seconds_per_image=0.1, image_size=32))
+    moments = sorted(datetime.fromisoformat(commit.committed_at) for commit in read_commits(output))
+    assert len(moments) == 20
+    assert (moments[-1] - moments[len(moments) // 2]).total_seconds() > 2.5  # ten more shards
 
 
 def test_a_second_run_finds_nothing_to_do_and_starts_no_ray(finished, config):
