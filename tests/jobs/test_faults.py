@@ -116,6 +116,7 @@ def test_a_row_that_is_not_finite_is_rejected_and_its_neighbours_stay(config, re
     assert_whole(output, ROWS, reference | {POISON: found[POISON]})
 
 
+@pytest.mark.slow
 def test_a_run_that_falls_silent_starts_again_with_what_is_missing(config, reference, tmp_path):
     silent = replace(config, output=str(tmp_path / "out"))
     done = subprocess.run(
