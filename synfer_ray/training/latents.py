@@ -29,7 +29,6 @@ class FaceEncoder:
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.vae = load_part(AutoencoderKL, Path(bundle) / "vae", torch.float32).to(device)
-        self.bundle = bundle
         self.image_size = image_size
 
     def encode(self, images: Tensor) -> np.ndarray:
