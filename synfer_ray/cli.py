@@ -33,6 +33,7 @@ JOBS = {
     "serve": Job("answer for images over HTTP and gRPC", schemas.ServeConfig, "serving.job:serve_calibrator"),
     "evaluate": Job("judge a generated dataset", schemas.EvaluateConfig, "evaluate:evaluate"),
     "study": Job("compare variants of the method", schemas.StudyConfig, "study:study"),
+    "sweep": Job("show what each action unit does to a face", schemas.SweepConfig, "sweep:sweep"),
     "fetext": Job(
         "build image-text-AU training data from faces", schemas.FETextConfig, "fetext:build_fetext"
     ),

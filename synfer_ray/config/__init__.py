@@ -7,7 +7,7 @@ from synfer_ray.config.benchmarks import (
     ServingBenchmarkConfig,
 )
 from synfer_ray.config.calibration import CalibrateConfig, RequestsConfig
-from synfer_ray.config.evaluation import EvaluateConfig, StudyConfig
+from synfer_ray.config.evaluation import EvaluateConfig, StudyConfig, SweepConfig
 from synfer_ray.config.experts import ExpertConfig, FacesConfig, RemoteModelConfig, VoteConfig
 from synfer_ray.config.fetext import FETextConfig
 from synfer_ray.config.generation import (
@@ -62,6 +62,7 @@ __all__ = [
     "ServeConfig",
     "ServingBenchmarkConfig",
     "StudyConfig",
+    "SweepConfig",
     "TrainingConfig",
     "VoteConfig",
     "WorkersConfig",

@@ -42,3 +42,19 @@ class StudyConfig:
     generate: dict[str, Any] = field(default_factory=dict)
     variants: dict[str, Any] = field(default_factory=dict)
     evaluate: EvaluateConfig = field(default_factory=lambda: EvaluateConfig(input=""))
+
+
+@dataclass
+class SweepConfig:
+    """Faces that differ in one action unit alone, in a picture: what the AU adapter has learnt.
+
+    `output` is a PNG file; `generate` holds settings of the generate job. Guidance is off unless it names a
+    guide.
+    """
+
+    output: str = MISSING
+    action_units: list[str] = field(default_factory=lambda: ["AU01", "AU04", "AU07", "AU12", "AU20", "AU26"])
+    intensities: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
+    expression: str = "neutral"
+    seed: int = 0
+    generate: dict[str, Any] = field(default_factory=dict)

@@ -54,6 +54,12 @@ CUES: dict[str, Cue] = {
     "AU39": Cue("nostrils", "narrowed"),
 }
 
+SUBJECTS = tuple(
+    {f"{side}{cue.one_side}" for cue in CUES.values() for side in ("left ", "right ") if cue.one_side}
+    | {cue.subject for cue in CUES.values()}
+)
+"""What a phrase about action units begins with."""
+
 
 def graded(look: str, intensity: float) -> str:
     """Returns the look with its adverb: `slightly raised`, `raised`, `strongly raised`."""
@@ -81,6 +87,11 @@ def describe_cues(action_units: np.ndarray, limit: int) -> str:
         look = graded(CUES[unit].look, intensity[unit])
         subjects.setdefault(look, []).append(_subject(unit, intensity))
     return ", ".join(f"{join_words(nouns)} {look}" for look, nouns in subjects.items())
+
+
+def without_cues(caption: str) -> str:
+    """Leaves out of a caption the phrases between commas that tell what an action unit moves."""
+    return ", ".join(phrase for phrase in caption.split(", ") if not phrase.startswith(SUBJECTS))
 
 
 def _subject(unit: str, intensity: dict[str, float]) -> str:

@@ -32,3 +32,10 @@ def model_stage(stage: Stage) -> Stage:
 
     stage.__init__, stage.__call__ = __init__, __call__  # type: ignore[method-assign, misc]
     return stage
+
+
+def loaded(stage: Any) -> Any:
+    """Returns a stage that is used without Ray; raises the InputError of its constructor instead, if any."""
+    if stage.refusal:
+        raise stage.refusal
+    return stage

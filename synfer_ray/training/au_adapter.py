@@ -7,16 +7,19 @@ from torch import Tensor
 
 from synfer_ray.diffusion.au_adapter import AUAdapter
 from synfer_ray.storage.weights import save_model
-from synfer_ray.training.diffusion import denoising_loss
+from synfer_ray.training.diffusion import denoising_loss, draw_rows
 from synfer_ray.training.loop import Batch, Objective
 
 DROP_TEXT, DROP_AU, DROP_BOTH = 0.05, 0.05, 0.05
+DROP_CUES = 0.5
+"""Share of rows with a caption that is silent on action units: what text says, an adapter need not learn."""
 
 
 class AUAdapterObjective(Objective):
     """Denoising loss under `input_ids` [B,T] and `action_units` [B,41]; only the adapter learns.
 
     Text, action units or both are dropped independently, so that each has its own guidance scale in sampling.
+    `uncued_ids` [B,T] are the captions without the words on action units.
     """
 
     empty_ids: Tensor
@@ -33,13 +36,15 @@ class AUAdapterObjective(Objective):
     def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Eq. 3 with the AU tokens after the text tokens."""
         rows, device = len(batch["latents"]), batch["latents"].device
-        draw = torch.ones(rows, device=device)
+        draw, input_ids = torch.ones(rows, device=device), batch["input_ids"]
         if self.training:
             draw = torch.rand(rows, generator=generator, device=device)
+            is_uncued = draw_rows(rows, DROP_CUES, generator)
+            input_ids = torch.where(is_uncued[:, None], batch["uncued_ids"], input_ids)
         no_text = (draw < DROP_TEXT) | (draw >= 1 - DROP_BOTH) & (draw < 1)
         no_au = (draw >= DROP_TEXT) & (draw < DROP_TEXT + DROP_AU) | (draw >= 1 - DROP_BOTH) & (draw < 1)
         with torch.no_grad():
-            text = self.text_encoder(torch.where(no_text[:, None], self.empty_ids, batch["input_ids"]))[0]
+            text = self.text_encoder(torch.where(no_text[:, None], self.empty_ids, input_ids))[0]
         tokens = torch.cat([text, self.adapter.encode(batch["action_units"], no_au)], dim=1)
         return denoising_loss(self.unet, self.scheduler, batch["latents"], tokens, generator), {}
 

@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LOOSE_CROP = {"degrees": 15.0, "scale": 0.2, "shift": 0.08}
+"""How far a random view may be from an aligned face: as detectors and people cut them."""
+
 
 def random_flip(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Mirrors half of the images [B,3,H,W]; also returns which ones [B]."""

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from synfer_ray.calibration.temperature import fit_temperature
 from synfer_ray.storage.weights import save_model
 from synfer_ray.taxonomy.action_units import ACTION_UNITS, LEFT_RIGHT
-from synfer_ray.training.augment import from_uint8, random_affine, random_flip, random_light
+from synfer_ray.training.augment import (
+    LOOSE_CROP,
+    from_uint8,
+    random_affine,
+    random_flip,
+    random_light,
+)
 from synfer_ray.training.loop import Arrays, Batch, Objective
 
 
@@ -32,7 +38,9 @@ class ExpressionObjective(Objective):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Weighted soft cross-entropy; also reports the accuracy against the most voted expression."""
-        images = face_views(batch["image"], generator)[0] if self.training else from_uint8(batch["image"])
+        images = from_uint8(batch["image"])
+        if self.training:  # voters also meet faces that nobody aligned
+            images = face_views(batch["image"], generator, **LOOSE_CROP)[0]
         return balanced_cross_entropy(self.network(images), batch["label_probs"], self.weight)
 
     def final_metrics(self, held_out: Arrays, device: torch.device) -> dict[str, float]:
@@ -92,10 +100,14 @@ def balanced_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> tu
     return (target @ weight * losses).mean(), {"accuracy": accuracy.item()}
 
 
-def face_views(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random views [B,3,H,W] of uint8 faces [B,H,W,3], and which of them are mirrored [B]."""
+def face_views(images: Tensor, generator: torch.Generator, **crop: float) -> tuple[Tensor, Tensor]:
+    """Random views [B,3,H,W] of uint8 faces [B,H,W,3], and which of them are mirrored [B].
+
+    Args:
+        crop: limits of `random_affine`.
+    """
     views, flipped = random_flip(from_uint8(images), generator)
-    return random_light(random_affine(views, generator), generator), flipped
+    return random_light(random_affine(views, generator, **crop), generator), flipped
 
 
 def mirrored_indices() -> list[int]:

@@ -9,14 +9,19 @@ from PIL import Image
 from torch import Tensor
 
 from synfer_ray.faces.images import resize_square
-from synfer_ray.training.augment import from_uint8, random_affine, random_flip, random_light
+from synfer_ray.prompts.cues import without_cues
+from synfer_ray.training.augment import (
+    LOOSE_CROP,
+    from_uint8,
+    random_affine,
+    random_flip,
+    random_light,
+)
 from synfer_ray.training.data import mirror_text, tokenize
 from synfer_ray.training.experts import mirrored_indices
 
 PIXELS_AT_ONCE = 128 * 64 * 64
 """What the autoencoder encodes in one pass: 128 images of `fer64`, two of Stable Diffusion."""
-LOOSE_CROP = {"degrees": 15.0, "scale": 0.2, "shift": 0.08}
-"""How far a random view may be from an aligned face: as detectors and people cut them."""
 
 
 class FaceEncoder:
@@ -64,6 +69,7 @@ class LatentEncoder(FaceEncoder):
             "sample_id": np.concatenate([batch["sample_id"], [f"{name}~" for name in batch["sample_id"]]]),
             "latents": self.encode(torch.cat([images, images.flip(-1)])),
             "input_ids": tokenize(self.tokenizer, captions),
+            "uncued_ids": tokenize(self.tokenizer, [without_cues(caption) for caption in captions]),
             "action_units": np.concatenate(
                 [batch["action_units"], batch["action_units"][:, mirrored_indices()]]
             ),

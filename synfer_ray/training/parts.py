@@ -57,7 +57,7 @@ def train_diffusion(config: TrainingConfig) -> None:
 
 def train_au_adapter(config: TrainingConfig) -> None:
     """Trains `au_adapter/` beside the frozen diffusion model."""
-    rows = _latents(config, ["latents", "input_ids", "action_units"])
+    rows = _latents(config, ["latents", "input_ids", "uncued_ids", "action_units"])
     build = partial(build_au_adapter, config.bundle, _labelled_action_units(config))
     _train(config, "au_adapter", build, rows, config.au_adapter, ["au_adapter"])
 

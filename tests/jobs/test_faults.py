@@ -1,110 +1,26 @@
-"""What a run survives: whatever happens, in the end every planned row is there once, with the same bytes."""
+"""Bad rows, silence, disks, damage: in the end every planned row is there once, with the same bytes."""
 
-import json
 import os
-import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
-import pyarrow.parquet as pq
 import pytest
 
 from synfer_ray.cli import main
-from synfer_ray.config import GenerateConfig, LayoutConfig, PoolConfig, SamplingConfig, VoteConfig
+from synfer_ray.config import LayoutConfig
 from synfer_ray.errors import InputError
 from synfer_ray.pipeline import generate
 from synfer_ray.stall import SILENCE_SECONDS
-from synfer_ray.storage.manifest import claim_output, read_manifest, write_manifest
-from synfer_ray.storage.verify import verify
+from synfer_ray.storage.manifest import claim_output, write_manifest
 from tests.fake_dataset import fill
-from tests.jobs.faulty import MOMENTS, POISON, SILENT, DeadlyGenerator, NaNGenerator
-from tests.tiny_bundle import save_tiny_bundle
-
-ROWS = 32
-SYNFER = "from synfer_ray.cli import main; main()"
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("faults")
-    return GenerateConfig(
-        output=str(folder / "reference"),
-        num_images=ROWS,
-        bundle=str(save_tiny_bundle(folder / "tiny")),
-        sampling=SamplingConfig(num_inference_steps=2),
-        vote=VoteConfig(on_mismatch="keep_soft"),
-        batch_size=4,
-        shard_rows=8,
-        generator_pool=PoolConfig(min_actors=1),
-        overlays=0,
-    )
-
-
-@pytest.fixture(scope="module")
-def reference(config, two_cpus):
-    """The rows of an uninterrupted run."""
-    generate(config)
-    return rows_of(config.output)
-
-
-def rows_of(output) -> dict[int, dict]:
-    """All rows that a raw glob finds; none may be there twice."""
-    files = sorted([*Path(output).glob("data/*.parquet"), *Path(output).glob("rejects/*.parquet")])
-    rows = [row for file in files for row in pq.read_table(file).to_pylist()]
-    assert max(Counter(row["sample_id"] for row in rows).values()) == 1
-    return {row["index"]: row for row in rows}
-
-
-def assert_whole(output, planned: int, rows: dict[int, dict]) -> None:
-    """Every planned row is there once, by manifest and by glob, and is what it should be."""
-    manifest = read_manifest(output)
-    assert manifest.planned_rows == planned == manifest.totals["rows"] + manifest.totals["rejects"]
-    found = rows_of(output)
-    assert sorted(found) == list(range(planned))
-    assert {index: row for index, row in found.items() if row != rows.get(index)} == {}
-    assert verify(output) == []
-    assert not list(Path(output).glob("attempts/*")) and not (Path(output) / "lease.json").exists()
-
-
-def settings(config: GenerateConfig) -> list[str]:
-    """The settings on a command line."""
-    return [
-        f"output={config.output}",
-        f"num_images={config.num_images}",
-        f"bundle={config.bundle}",
-        "sampling.num_inference_steps=2",
-        "vote.on_mismatch=keep_soft",
-        "batch_size=4",
-        "shard_rows=8",
-        "overlays=0",
-        "generator_pool.min_actors=1",
-    ]
-
-
-def commits_in(output: Path) -> int:
-    return len(list(output.glob("commits/*.json")))
-
-
-def start(config: GenerateConfig, moment: str = "") -> subprocess.Popen:
-    """Starts the job in a process of its own, on the Ray of this one."""
-    import ray
-
-    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    job = ["-m", "tests.jobs.faulty", moment] if moment else ["-c", SYNFER, "generate"]
-    command = [sys.executable, *job, *settings(config)]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+from tests.jobs.faulty import POISON, SILENT, NaNGenerator
+from tests.jobs.runs import ROWS, SYNFER, assert_whole, rows_of, settings, start
 
 
 def test_a_row_that_is_not_finite_is_rejected_and_its_neighbours_stay(config, reference, tmp_path):
@@ -128,148 +44,6 @@ def test_a_run_that_falls_silent_starts_again_with_what_is_missing(config, refer
     assert done.returncode == 0, done.stderr
     assert re.search(r"no shard for \d+ seconds: starting again with what is missing", done.stdout)
     assert_whole(silent.output, ROWS, reference)
-
-
-@pytest.mark.slow
-def test_a_row_that_always_kills_its_actor_is_rejected_and_its_neighbours_survive(
-    config, reference, tmp_path
-):
-    output = str(tmp_path / "out")
-    generate(replace(config, output=output), generator=DeadlyGenerator)
-    found = rows_of(output)
-    assert (found[POISON]["stage"], found[POISON]["reason"]) == ("generate", "crashed")
-    assert json.loads(found[POISON]["row"])["index"] == POISON
-    assert_whole(output, ROWS, reference | {POISON: found[POISON]})
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_actors_killed_at_twenty_random_times(config, reference, tmp_path):
-    rows = 60 * ROWS
-    whole = replace(config, num_images=rows, output=str(tmp_path / "whole"))
-    generate(whole)
-    killed = replace(
-        whole, output=str(tmp_path / "out"), generator_pool=PoolConfig(min_actors=2, num_cpus=0.5)
-    )
-    with killer(20) as kills:
-        generate(killed)
-    assert len(kills) == 20
-    assert_whole(killed.output, rows, rows_of(whole.output))
-
-
-NODES = """
-import os, sys, threading, time
-from pathlib import Path
-from unittest.mock import patch
-from ray.cluster_utils import Cluster
-from synfer_ray.cli import main
-
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-lost = cluster.add_node(num_cpus=2)
-os.environ["RAY_ADDRESS"] = cluster.address
-commits = Path(sys.argv[1].partition("=")[2]) / "commits"
-
-def lose():
-    while len(list(commits.glob("*.json"))) < 3:
-        time.sleep(0.05)
-    cluster.remove_node(lost, allow_graceful=False)
-    print("lost a node after", len(list(commits.glob("*.json"))), "commits", flush=True)
-    with patch("signal.signal"):  # a new node would set handlers, which this thread may not
-        cluster.add_node(num_cpus=2)
-    print("another node is there", flush=True)
-    threading.Event().wait()  # a node ends with the thread that started it
-
-threading.Thread(target=lose, daemon=True).start()
-main(["generate", *sys.argv[1:], "generator_pool.min_actors=2"])
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_node_that_is_lost_takes_no_row_with_it(config, reference, tmp_path):
-    rows = 8 * ROWS
-    whole = replace(config, num_images=rows, output=str(tmp_path / "whole"))
-    generate(whole)
-    lossy = replace(whole, output=str(tmp_path / "out"))
-    done = subprocess.run(
-        [sys.executable, "-c", NODES, *settings(lossy)[:-1]], capture_output=True, text=True, timeout=600
-    )
-    print(done.stdout)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "another node is there" in done.stdout
-    assert_whole(lossy.output, rows, rows_of(whole.output))
-
-
-@contextmanager
-def killer(times: int):
-    """Kills a random generator actor of this process's Ray at random moments, meanwhile."""
-    kills, ended, rng = [], threading.Event(), random.Random(1)
-
-    def kill():
-        while len(kills) < times and not ended.wait(rng.uniform(1, 10)):
-            if actors := generators():
-                victim = rng.choice(actors)
-                kills.append(victim.pid)
-                victim.kill()
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
-        yield kills
-    finally:
-        ended.set()
-        thread.join()
-
-
-def generators() -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            title = " ".join(process.cmdline())
-        except psutil.Error:
-            continue
-        if title.startswith("ray::") and "ImageGenerator" in title:
-            found.append(process)
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_driver_killed_at_each_moment_of_a_commit_is_continued(config, reference, tmp_path):
-    interrupted = replace(config, output=str(tmp_path / "out"))
-    for moment in MOMENTS:
-        before = len(list((tmp_path / "out").glob("commits/*.json")))
-        process = start(interrupted, moment)
-        shown = process.communicate(timeout=300)[0]
-        assert process.returncode == -signal.SIGKILL, shown
-        after = len(list((tmp_path / "out").glob("commits/*.json")))
-        print(f"killed {moment}: {after} commits")
-        assert after == before + (moment == "after the record")
-    generate(interrupted)  # takes over the lease of the dead driver at once
-    assert_whole(interrupted.output, ROWS, reference)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_driver_killed_again_and_again_at_random_comes_to_its_end(config, reference, tmp_path):
-    rng, rows = random.Random(2), 12 * ROWS
-    whole = replace(config, num_images=rows, output=str(tmp_path / "whole"))
-    generate(whole)
-    interrupted = replace(whole, output=str(tmp_path / "out"))
-    kills = [0]
-    for _ in range(6):  # in starting up, or after one or two commits
-        process, more = start(interrupted), rng.randrange(3)
-        while process.poll() is None and commits_in(tmp_path / "out") < kills[-1] + more:
-            time.sleep(0.05)
-        time.sleep(rng.uniform(0, 1))
-        assert process.poll() is None
-        process.kill()
-        process.communicate()
-        kills.append(commits_in(tmp_path / "out"))
-    print("commits at each kill:", kills[1:])
-    assert 2 < kills[-1] < rows // 8
-    generate(interrupted)
-    assert_whole(interrupted.output, rows, rows_of(whole.output))
 
 
 def test_a_second_driver_is_refused_and_the_first_one_finishes(config, reference, tmp_path):

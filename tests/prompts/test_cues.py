@@ -1,8 +1,12 @@
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given
 
-from synfer_ray.prompts.cues import CUES, describe_cues, join_words
+from synfer_ray.prompts.caption import write_caption
+from synfer_ray.prompts.cues import CUES, describe_cues, join_words, without_cues
 from synfer_ray.taxonomy.action_units import ACTION_UNITS, LEFT_RIGHT, au_vector
+from synfer_ray.taxonomy.expressions import EXPRESSIONS
 
 
 def test_every_main_unit_has_a_cue_and_every_sided_one_a_side():
@@ -41,3 +45,17 @@ def test_the_strongest_are_kept():
 
 def test_join_words():
     assert [join_words(list("abc")[:n]) for n in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
+
+
+@given(
+    st.sampled_from(EXPRESSIONS),
+    st.lists(st.floats(0, 1), min_size=41, max_size=41),
+    st.fixed_dictionaries({}, optional={"pose": st.sampled_from(["left", "right"])}),
+    st.integers(0, 2**32),
+)
+def test_without_cues_is_the_caption_of_a_face_whose_action_units_nobody_knows(name, units, attributes, seed):
+    caption, unknowing = (
+        write_caption(name, action_units, attributes, np.random.default_rng(seed))
+        for action_units in (np.array(units, np.float32), np.full(41, np.nan, np.float32))
+    )
+    assert without_cues(caption) == unknowing

@@ -38,6 +38,7 @@ def rows(count: int = 24) -> dict[str, np.ndarray]:
         "image": rng.integers(0, 255, (count, 32, 32, 3), np.uint8),
         "latents": rng.normal(size=(count, 4, 8, 8)).astype(np.float16),
         "input_ids": rng.integers(0, 50, (count, 12)),
+        "uncued_ids": rng.integers(0, 50, (count, 12)),
         "action_units": action_units,
         "label_probs": rng.dirichlet(np.ones(7), count).astype(np.float32),
     }
@@ -96,7 +97,7 @@ def test_the_adapter_learns_and_the_diffusion_model_stays(tmp_path):
     empty = torch.zeros(12, dtype=torch.int64)
     objective = AUAdapterObjective(parts.unet, parts.text_encoder, parts.scheduler, empty, adapter)
     before = snapshot(parts.unet), snapshot(parts.text_encoder), snapshot(adapter)
-    train(objective, ["latents", "input_ids", "action_units"], tmp_path)
+    train(objective, ["latents", "input_ids", "uncued_ids", "action_units"], tmp_path)
     assert torch.equal(before[0], snapshot(parts.unet))
     assert torch.equal(before[1], snapshot(parts.text_encoder))
     assert not torch.equal(before[2], snapshot(adapter))
