@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from synfer_ray.reporting.samples import UNLABELLED, Sample, survey
+from synfer_ray.reporting.samples import Sample, survey
 from synfer_ray.storage.locations import Location, filesystem, write_bytes
 from synfer_ray.storage.shards import read_commits
-from synfer_ray.taxonomy.expressions import EXPRESSIONS
 
 FILE = "contact_sheet.png"
 PAPER, INK, QUIET, ACCENT = "#ffffff", "#1c1c1e", "#6e6e73", "#b3402a"
@@ -56,18 +55,14 @@ def contact_sheet(rows: Mapping[str, Sequence[Tile]], title: str = "") -> Image.
 
 
 def write_contact_sheet(output: Location, columns: int = 8) -> str:
-    """Draws up to `columns` samples of each calibrated expression of a dataset; returns the name of the file.
+    """Draws up to `columns` samples of each expression of a dataset; returns the name of the file.
 
     Under each: its label, or the one asked for if calibration changed it, with the probability of the label;
     then the strongest action units.
     """
     commits = read_commits(output)
-    found = survey(output, commits, per_expression=columns).by_label
-    rows = {
-        name: [_tile(sample) for sample in found[name]]
-        for name in (*EXPRESSIONS, UNLABELLED)
-        if name in found
-    }
+    groups = survey(output, commits, per_expression=columns).groups
+    rows = {name: [_tile(sample) for sample in samples] for name, samples in groups.items()}
     fs, root = filesystem(output)
     if rows:
         total = sum(commit.rows for commit in commits)

@@ -17,7 +17,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from synfer_ray.reporting.samples import UNLABELLED, Survey, first_rows, spread, survey
+from synfer_ray.reporting.samples import Survey, first_rows, spread, survey
 from synfer_ray.reporting.summary import Throughput, label_matrix, throughput
 from synfer_ray.storage.locations import Location, filesystem, join, list_files, read_files, write_bytes
 from synfer_ray.storage.manifest import write_manifest
@@ -62,7 +62,7 @@ def build_report(output: Location) -> str:
         config=json.dumps(manifest.config, indent=2),
         plan=json.dumps(manifest.plan, indent=2),
         expressions=EXPRESSIONS,
-        groups=[(name, look.by_label[name]) for name in (*EXPRESSIONS, UNLABELLED) if name in look.by_label],
+        groups=list(look.groups.items()),
         look=look,
         matrix=matrix,
         counts=dict(zip(EXPRESSIONS, matrix.sum(axis=0).tolist())),

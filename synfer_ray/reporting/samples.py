@@ -27,6 +27,8 @@ class Sample:
     """The prompt, or the caption."""
     label: str
     assigned: str
+    compound: str | None
+    """The compound expression that was asked for."""
     confidence: float | None
     """The probability of `label`."""
     votes: dict[str, tuple[str, float]]
@@ -50,7 +52,7 @@ class Survey:
     """What a bounded look found."""
 
     seen: int = 0
-    by_label: dict[str, list[Sample]] = field(default_factory=dict)
+    kept: dict[str, list[Sample]] = field(default_factory=dict)
     changed: list[Sample] = field(default_factory=list)
     au_sum: np.ndarray = field(default_factory=lambda: np.zeros((len(EXPRESSIONS), len(ACTION_UNITS))))
     au_known: np.ndarray = field(default_factory=lambda: np.zeros((len(EXPRESSIONS), len(ACTION_UNITS))))
@@ -58,7 +60,7 @@ class Survey:
     def add(self, sample: Sample, per_expression: int, most_changed: int) -> None:
         """Counts a sample and keeps it if its expression still has room."""
         self.seen += 1
-        kept = self.by_label.setdefault(sample.label, [])
+        kept = self.kept.setdefault(sample.compound or sample.label, [])
         if len(kept) < per_expression:
             kept.append(sample)
         if sample.changed and len(self.changed) < most_changed:
@@ -69,13 +71,19 @@ class Survey:
             self.au_known[row] += ~np.isnan(sample.action_units)
 
     @property
+    def groups(self) -> dict[str, list[Sample]]:
+        """Samples of each calibrated expression, then of each compound one, then those without a label."""
+        order = [*EXPRESSIONS, *sorted(self.kept.keys() - {*EXPRESSIONS, UNLABELLED}), UNLABELLED]
+        return {name: self.kept[name] for name in order if name in self.kept}
+
+    @property
     def mean_action_units(self) -> np.ndarray:
         """Mean known intensity [7, 41] by assigned expression; 0 where nothing is known."""
         return self.au_sum / np.maximum(self.au_known, 1)
 
 
 def survey(output: Location, commits: Sequence[Commit], per_expression: int, most_changed: int = 0) -> Survey:
-    """Looks at up to 24 shards; keeps a few samples of each calibrated expression and of changed labels."""
+    """Looks at up to 24 shards; keeps a few samples of each expression and of changed labels."""
     found = Survey()
     for file in spread([commit.data_file for commit in commits if commit.data_file]):
         for row in first_rows(output, file):
@@ -106,6 +114,7 @@ def _sample(row: dict[str, Any]) -> Sample:
         text=row["prompt"] if "prompt" in row else row["caption"],
         label=_expression(label),
         assigned=_expression(row.get("assigned_label", label)),
+        compound=row.get("compound"),
         confidence=probs[label] if probs and label is not None else None,
         votes={
             name.removeprefix(VOTER): (EXPRESSIONS[int(np.argmax(vote))], float(max(vote)))

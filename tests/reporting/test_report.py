@@ -139,8 +139,17 @@ def test_a_large_dataset_is_only_looked_into(monkeypatch):
     assert opened[0].endswith("00000000-00000007.parquet") and opened[-1].endswith(
         "00000472-00000479.parquet"
     )
-    assert {name: len(kept) for name, kept in found.by_label.items()} == dict.fromkeys(EXPRESSIONS, 5)
+    assert {name: len(kept) for name, kept in found.groups.items()} == dict.fromkeys(EXPRESSIONS, 5)
     assert len(found.changed) == 3
+
+
+def test_compound_expressions_have_rows_of_their_own_below_the_basic_ones(tmp_path):
+    rows = [sample(index) | {"compound": "appalled" if index == 2 else None} for index in range(4)]
+    data = pa.Table.from_pylist(rows, sample_schema(VOTERS))
+    commit_shard(tmp_path, 0, 3, data, reject_schema().empty_table())
+    groups = survey(tmp_path, read_commits(tmp_path), 5).groups
+    assert list(groups)[-1] == "appalled" and set(groups) - {"appalled"} <= set(EXPRESSIONS)
+    assert [found.sample_id for found in groups["appalled"]] == [rows[2]["sample_id"]]
 
 
 def test_action_units_are_means_of_what_is_known_by_assigned_expression(tmp_path):
