@@ -141,7 +141,7 @@ def test_a_driver_killed_at_each_moment_of_a_commit_is_continued(config, referen
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_driver_killed_again_and_again_at_random_comes_to_its_end(config, reference, tmp_path):
-    rng, rows = random.Random(2), 12 * ROWS
+    rng, rows = random.Random(2), 24 * ROWS
     whole = replace(config, num_images=rows, output=str(tmp_path / "whole"))
     generate(whole)
     interrupted = replace(whole, output=str(tmp_path / "out"))
@@ -150,7 +150,7 @@ def test_a_driver_killed_again_and_again_at_random_comes_to_its_end(config, refe
         process, more = start(interrupted), rng.randrange(3)
         while process.poll() is None and commits_in(tmp_path / "out") < kills[-1] + more:
             time.sleep(0.05)
-        time.sleep(rng.uniform(0, 1))
+        time.sleep(rng.uniform(0, 0.5))
         assert process.poll() is None
         process.kill()
         process.communicate()
