@@ -27,6 +27,7 @@ from synfer_ray.config.serving import LimitsConfig, ReplicasConfig, ServeConfig
 from synfer_ray.config.training import (
     ArchitectureConfig,
     ExpertRecipe,
+    FERAnnoConfig,
     FitConfig,
     TrainingConfig,
     WorkersConfig,
@@ -41,6 +42,7 @@ __all__ = [
     "EvaluateConfig",
     "ExpertConfig",
     "ExpertRecipe",
+    "FERAnnoConfig",
     "FETextConfig",
     "FacesConfig",
     "FitConfig",

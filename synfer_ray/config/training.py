@@ -62,6 +62,16 @@ class ExpertRecipe:
 
 
 @dataclass
+class FERAnnoConfig:
+    """FERAnno's head: what it reads of the U-Net (`branches`: features, maps), and its size."""
+
+    branches: list[str] = field(default_factory=lambda: ["features", "maps"])
+    width: int = 64
+    heads: int = 4
+    dropout: float = 0.1
+
+
+@dataclass
 class TrainingConfig:
     """Training of a bundle's parts from a FEText folder; the defaults made `fer64`.
 
@@ -87,5 +97,6 @@ class TrainingConfig:
     preview: FitConfig = field(default_factory=FitConfig)
     feranno: FitConfig = field(default_factory=FitConfig)
     feranno_views: int = 3
+    feranno_head: FERAnnoConfig = field(default_factory=FERAnnoConfig)
     experts: dict[str, ExpertRecipe] = field(default_factory=dict)
     workers: WorkersConfig = field(default_factory=WorkersConfig)

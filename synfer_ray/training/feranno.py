@@ -1,6 +1,7 @@
 """FERAnno's training: the head learns on the frozen U-Net's features at the least noise (paper 4.4)."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from synfer_ray.calibration.features import UNetFeatures, extract_features
 from synfer_ray.calibration.feranno import FERAnno, neutral_context, prompt_tokens
 from synfer_ray.calibration.temperature import fit_temperature
+from synfer_ray.config import FERAnnoConfig
 from synfer_ray.prompts.lint import NEUTRAL_PROMPT
 from synfer_ray.storage.weights import save_model
 from synfer_ray.training.experts import balanced_cross_entropy, class_weight
@@ -28,7 +30,13 @@ class FERAnnoObjective(Objective):
     context: Tensor
     weight: Tensor
 
-    def __init__(self, components: "Components", class_share: np.ndarray, image_size: int):
+    def __init__(
+        self,
+        components: "Components",
+        class_share: np.ndarray,
+        image_size: int,
+        head: FERAnnoConfig,
+    ):
         super().__init__()
         self.unet = components.unet.requires_grad_(False)
         if components.adapter:
@@ -37,7 +45,7 @@ class FERAnnoObjective(Objective):
         self.register_buffer("context", neutral_context(components), persistent=False)
         self.register_buffer("weight", class_weight(class_share), persistent=False)
         example = torch.zeros(1, *components.latent_shape(image_size))
-        self.head = FERAnno.for_features(self.features(example))
+        self.head = FERAnno.for_features(self.features(example), **asdict(head))
 
     @torch.no_grad()
     def features(self, latents: Tensor) -> UNetFeatures:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from synfer_ray.config import ArchitectureConfig, FitConfig, TrainingConfig
+from synfer_ray.config import ArchitectureConfig, FERAnnoConfig, FitConfig, TrainingConfig
 from synfer_ray.errors import InputError
 from synfer_ray.storage.bundle import bundle_image_size, expert_spec
 from synfer_ray.storage.fingerprint import fingerprint, fingerprint_folder
@@ -80,7 +80,8 @@ def train_preview(config: TrainingConfig) -> None:
 def train_feranno(config: TrainingConfig) -> None:
     """Trains `feranno/` on the frozen U-Net's features at the least noise."""
     rows = _views(config, ["latents", "label_probs"])
-    build = partial(build_feranno, config.bundle, _class_share(config), training_image_size(config))
+    size = training_image_size(config)
+    build = partial(build_feranno, config.bundle, _class_share(config), size, config.feranno_head)
     _train(config, "feranno", build, rows, config.feranno, ["feranno"])
 
 
@@ -176,12 +177,12 @@ def build_preview(bundle: str) -> Objective:
     return PreviewObjective(load_part(AutoencoderKL, Path(bundle) / "vae", torch.float32))
 
 
-def build_feranno(bundle: str, class_share: np.ndarray, image_size: int) -> Objective:
+def build_feranno(bundle: str, class_share: np.ndarray, image_size: int, head: FERAnnoConfig) -> Objective:
     """An untrained FERAnno head on the bundle's U-Net, for faces of this size."""
     from synfer_ray.diffusion.components import load_components
     from synfer_ray.training.feranno import FERAnnoObjective
 
-    return FERAnnoObjective(load_components(bundle), class_share, image_size)
+    return FERAnnoObjective(load_components(bundle), class_share, image_size, head)
 
 
 def build_expert(architecture: str, class_share: np.ndarray) -> Objective:

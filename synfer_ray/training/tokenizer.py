@@ -32,8 +32,8 @@ def new_tokenizer(texts: Sequence[str], length: int, vocabulary_size: int = 2048
         ),
     )
     merges = [tuple(merge) for merge in json.loads(learner.to_str())["model"]["merges"]]
-    vocabulary = learner.get_vocab()
     # a last letter that ends no word of `texts` still needs its end-of-word form
-    for letter in sorted(pre_tokenizers.ByteLevel.alphabet()):
-        vocabulary.setdefault(f"{letter}</w>", len(vocabulary))
+    endings = {f"{letter}</w>" for letter in pre_tokenizers.ByteLevel.alphabet()}
+    tokens = sorted({*learner.get_vocab(), *endings} - {*special})  # the trainer numbers them at random
+    vocabulary = {token: index for index, token in enumerate([*special, *tokens])}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)

@@ -4,7 +4,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
 from synfer_ray.calibration.networks import FERClassifier
-from synfer_ray.config import ArchitectureConfig, FitConfig
+from synfer_ray.config import ArchitectureConfig, FERAnnoConfig, FitConfig
 from synfer_ray.diffusion.au_adapter import AUAdapter
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from synfer_ray.training.architectures import new_autoencoder, new_scheduler
@@ -147,9 +147,12 @@ def test_the_preview_comes_closer_to_the_autoencoders_images(tmp_path):
     assert torch.equal(before, snapshot(parts.vae))
 
 
-def test_feranno_learns_its_head_only(tmp_path):
+@pytest.mark.parametrize("branches", [["features", "maps"], ["features"], ["maps"]])
+def test_feranno_learns_its_head_only(tmp_path, branches):
     parts = tiny_components()
-    objective = FERAnnoObjective(parts, np.full(7, 1 / 7), image_size=32)
+    head = FERAnnoConfig(branches=branches, width=16, heads=2)
+    objective = FERAnnoObjective(parts, np.full(7, 1 / 7), image_size=32, head=head)
+    assert objective.head.config["branches"] == branches and objective.head.config["width"] == 16
     before = snapshot(parts.unet), snapshot(objective.head)
     metrics = train(objective, ["latents", "label_probs"], tmp_path)
     assert torch.equal(before[0], snapshot(parts.unet))
