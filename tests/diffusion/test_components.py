@@ -258,3 +258,12 @@ def test_an_adapter_from_another_model_is_refused(damaged):
     save_model(tiny_adapter(tiny_unet(block_out_channels=(8, 8, 8, 16))), damaged / "au_adapter")
     with pytest.raises(InputError, match="block_channels"):
         load_components(damaged)
+
+
+def test_the_embedded_model_has_learnt_the_words_of_its_captions():
+    parts = load_components(find_bundle("fer64"))
+    lengths = parts.text_encoder.get_input_embeddings().weight.float().norm(dim=1)
+    numbers = parts.tokenizer.get_vocab()
+    letters = [numbers[token] for token in numbers if len(token) == 1]  # no caption spells a word
+    words = ("a", "photo", "of", "person", "face", "with", ",", "-", "happy", "sad", "brows", "raised")
+    assert lengths[[numbers[f"{word}</w>"] for word in words]].min() > 1.5 * lengths[letters].max()
