@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from synfer_ray.config import ExpertConfig, RemoteModelConfig
-from synfer_ray.errors import InputError
+from synfer_ray.errors import InputError, choose
 from synfer_ray.remote.model import open_remote
 from synfer_ray.storage.fingerprint import DIGITS, fingerprint, fingerprint_folder
 from synfer_ray.storage.hub import check_stable_diffusion, is_hub_id, local_folder, model_folder
@@ -67,16 +67,35 @@ def expert_spec(name: str, bundle: Path, experts: Mapping[str, ExpertConfig]) ->
 
 
 def bundle_image_size(bundle: Path) -> int:
-    """Returns the side in pixels of the images a bundle's model was trained on."""
-    unet = json.loads((bundle / "unet" / "config.json").read_text())
-    vae = json.loads((bundle / "vae" / "config.json").read_text())
-    return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+    """Returns the side in pixels of the images a bundle's model was trained on.
+
+    Raises:
+        InputError: the U-Net's or the autoencoder's config.json is missing, or does not say.
+    """
+    try:
+        unet, vae = (json.loads((bundle / part / "config.json").read_text()) for part in ("unet", "vae"))
+        return int(unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise InputError(
+            f"{bundle}: no image size in unet/config.json and vae/config.json: {error!r}"
+        ) from error
 
 
 def controlled_action_units(bundle: Path) -> tuple[str, ...]:
-    """Returns the action units that the bundle's AU adapter was trained on; all without an adapter."""
+    """Returns the action units that the bundle's AU adapter was trained on; all without an adapter.
+
+    Raises:
+        InputError: the adapter's config.json does not say.
+    """
     config = bundle / "au_adapter" / "config.json"
-    return tuple(json.loads(config.read_text())["supported"]) if config.is_file() else ACTION_UNITS
+    if not config.is_file():
+        return ACTION_UNITS
+    try:
+        return tuple(
+            choose(name, ACTION_UNITS, "action unit") for name in json.loads(config.read_text())["supported"]
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{config} names no supported action units: {error!r}") from error
 
 
 def model_fingerprints(

@@ -4,7 +4,14 @@ import pytest
 
 from synfer_ray.config import ExpertConfig
 from synfer_ray.errors import InputError
-from synfer_ray.storage.bundle import bundle_image_size, expert_fingerprint, find_bundle, model_fingerprints
+from synfer_ray.storage.bundle import (
+    bundle_image_size,
+    controlled_action_units,
+    expert_fingerprint,
+    find_bundle,
+    model_fingerprints,
+)
+from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from tests.tiny_bundle import save_tiny_bundle
 
 
@@ -22,6 +29,23 @@ def test_a_bundle_is_found_by_path_and_a_missing_one_is_named(bundle, tmp_path):
 
 def test_the_image_size_follows_from_unet_and_autoencoder(bundle):
     assert bundle_image_size(bundle) == 32
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"sample_size": null}', '{"sample_size": 1e999}'])
+def test_a_config_that_gives_no_size_is_refused(bundle, tmp_path, content):
+    damaged = shutil.copytree(bundle, tmp_path / "damaged")
+    (damaged / "unet" / "config.json").write_text(content)
+    with pytest.raises(InputError, match="no image size in unet"):
+        bundle_image_size(damaged)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"supported": null}', '{"supported": ["AU99", []]}'])
+def test_an_adapter_s_config_must_name_its_action_units(bundle, tmp_path, content):
+    assert controlled_action_units(bundle) == ACTION_UNITS
+    damaged = shutil.copytree(bundle, tmp_path / "damaged")
+    (damaged / "au_adapter" / "config.json").write_text(content)
+    with pytest.raises(InputError, match="names no supported action units"):
+        controlled_action_units(damaged)
 
 
 def test_fingerprints_change_with_the_part_that_changed(bundle, tmp_path):
