@@ -16,7 +16,7 @@ from synfer_ray.stages.model_stage import loaded
 from synfer_ray.stages.sample_rows import Row
 from synfer_ray.storage.bundle import controlled_action_units, find_bundle
 from synfer_ray.storage.locations import filesystem, write_bytes
-from synfer_ray.taxonomy.action_units import ACTION_UNITS, LEFT_RIGHT, au_vector
+from synfer_ray.taxonomy.action_units import ACTION_UNITS, FACS_NAMES, LEFT_RIGHT, au_vector
 from synfer_ray.taxonomy.expressions import EXPRESSIONS, parse_expression
 
 UNGUIDED = {"guidance": {"guide": None}}
@@ -37,7 +37,7 @@ def sweep(config: SweepConfig) -> None:
     bundle = find_bundle(settings.bundle)
     rows = generate_sweep(config, settings, bundle)
     tiles = {
-        name: [
+        f"{name} {FACS_NAMES[name]}": [
             Tile(image, (f"{asked:.2f}", "" if found is None else f"read {found:.2f}"))
             for image, asked, found in zip(images, config.intensities, read(bundle, images, name))
         ]
