@@ -55,7 +55,7 @@ def test_the_picture_has_a_row_an_action_unit(bundle, tmp_path):
     for number, units in enumerate((["AU04"], ["AU04", "AU12"])):
         sweep(config(bundle, tmp_path / f"{number}.png", action_units=units))
     small, large = (Image.open(tmp_path / f"{number}.png").size for number in range(2))
-    assert small[0] == large[0] and small[1] < large[1]
+    assert small[1] < large[1]
 
 
 @pytest.mark.parametrize(
