@@ -110,6 +110,7 @@ def plan_row(plan: Plan, index: int) -> PlanRow:
     action_units = sample_action_units(expression, _rng(config, index, ACTION_UNITS))
     action_units[~is_controlled] = np.nan
     attributes = sample_attributes(config.attributes, _rng(config, index, ATTRIBUTES))
+    described = action_units if config.describe_action_units else np.full_like(action_units, np.nan)
     return PlanRow(
         sample_id=f"{plan.fingerprint}-{index:08d}",
         index=index,
@@ -117,7 +118,7 @@ def plan_row(plan: Plan, index: int) -> PlanRow:
         compound=compound,
         action_units=action_units.tolist(),
         attributes=json.dumps(attributes),
-        prompt=write_caption(expression, action_units, attributes, _rng(config, index, PROMPT)),
+        prompt=write_caption(expression, described, attributes, _rng(config, index, PROMPT)),
         seed=int(_rng(config, index, NOISE).integers(2**63 - 1)),
         layout_source=_layout_source(plan, _rng(config, index, LAYOUT)),
         model_fingerprint=plan.models["model"],

@@ -11,6 +11,7 @@ from synfer_ray.config import GenerateConfig, LanguageModelConfig, PoolConfig
 from synfer_ray.errors import InputError
 from synfer_ray.plan import Plan, expression_of, plan_row
 from synfer_ray.prompts import names_other_expression
+from synfer_ray.prompts.cues import without_cues
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from synfer_ray.taxonomy.au_priors import AU_PRIORS
 from synfer_ray.taxonomy.compounds import COMPOUND_EXPRESSIONS
@@ -61,6 +62,14 @@ def test_action_units_and_prompt_fit_the_expression():
         shown = {name for name, value in zip(ACTION_UNITS, row.action_units) if value > 0}
         assert set(AU_PRIORS[expression].prototypical) <= shown
         assert names_other_expression(row.prompt, expression) is None
+
+
+def test_prompts_keep_silent_on_action_units_if_they_should():
+    for index in range(42):
+        told, silent = (plan_row(plan(describe_action_units=tell), index) for tell in (True, False))
+        assert without_cues(told.prompt) == silent.prompt
+        assert told.seed == silent.seed and told.attributes == silent.attributes
+        np.testing.assert_array_equal(told.action_units, silent.action_units)
 
 
 def test_compound_rows_carry_the_dominant_part_as_label():

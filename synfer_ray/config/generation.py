@@ -76,7 +76,7 @@ class GenerateConfig:
     `num_images` rows are planned; with `accepted_per_class`, as many as give every expression that number of
     accepted rows by calibrated label, at most `max_images` (0: ten for each row asked for). Rows are
     bit-identical for one `batch_size`, `num_threads` and kind of device, whatever the pools. `enricher` says
-    who words the prompts.
+    who words the prompts; with `describe_action_units` they tell of the strongest ones in words, too.
     """
 
     output: str = MISSING
@@ -94,6 +94,7 @@ class GenerateConfig:
     )
     compound_share: float = 0.0
     attributes: dict[str, dict[str, float]] = field(default_factory=dict)
+    describe_action_units: bool = True
     enricher: LanguageModelConfig = field(default_factory=LanguageModelConfig)
 
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

@@ -58,5 +58,7 @@ class Enricher:
         """Returns what is asked for a row: all of it follows from the plan."""
         expression = row["compound"] or EXPRESSIONS[row["assigned_label"]]
         units, attributes = np.array(row["action_units"], np.float32), json.loads(row["attributes"])
+        if not self.config.describe_action_units:
+            units[:] = np.nan
         instruction = prompt_instruction(expression, units, attributes, self.config.enricher.max_words)
         return Request(row["index"], instruction, expression, row["seed"] % SEEDS)

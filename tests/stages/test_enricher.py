@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pyarrow as pa
 import pytest
@@ -9,6 +9,7 @@ from synfer_ray.config import GenerateConfig, LanguageModelConfig
 from synfer_ray.errors import InputError
 from synfer_ray.plan import Plan, plan_row
 from synfer_ray.prompts import names_other_expression
+from synfer_ray.prompts.cues import CUES
 from synfer_ray.stages.attempts import MAX_ATTEMPTS, Attempts
 from synfer_ray.stages.enricher import ENRICH, Enricher
 from synfer_ray.stages.planner import Planner
@@ -55,6 +56,14 @@ def test_every_prompt_is_worded_for_its_row(config, server):
     assert all(facts(body).endswith("; woman, glasses") for body in server.bodies)
     assert len({body["seed"] for body in server.bodies}) == ROWS
     assert "photographer" in question(server.bodies[0])
+
+
+def test_a_model_that_should_not_describe_action_units_is_not_told_of_them(config, server):
+    for tell in (True, False):
+        enriched(changed := replace(config, describe_action_units=tell), planned(changed))
+        told = [cue.look in facts(body) for body in server.bodies for cue in CUES.values()]
+        assert any(told) == tell
+        server.bodies.clear()
 
 
 def test_the_template_stays_where_the_answer_is_no_use_and_says_why(config, server):
