@@ -7,12 +7,10 @@ from torch import Tensor
 
 from synfer_ray.diffusion.au_adapter import AUAdapter
 from synfer_ray.storage.weights import save_model
-from synfer_ray.training.diffusion import denoising_loss, draw_rows
+from synfer_ray.training.diffusion import CUE_DROP, denoising_loss, draw_rows
 from synfer_ray.training.loop import Batch, Objective
 
 DROP_TEXT, DROP_AU, DROP_BOTH = 0.05, 0.05, 0.05
-DROP_CUES = 0.5
-"""Share of rows with a caption that is silent on action units: what text says, an adapter need not learn."""
 
 
 class AUAdapterObjective(Objective):
@@ -39,7 +37,7 @@ class AUAdapterObjective(Objective):
         draw, input_ids = torch.ones(rows, device=device), batch["input_ids"]
         if self.training:
             draw = torch.rand(rows, generator=generator, device=device)
-            is_uncued = draw_rows(rows, DROP_CUES, generator)
+            is_uncued = draw_rows(rows, CUE_DROP, generator)
             input_ids = torch.where(is_uncued[:, None], batch["uncued_ids"], input_ids)
         no_text = (draw < DROP_TEXT) | (draw >= 1 - DROP_BOTH) & (draw < 1)
         no_au = (draw >= DROP_TEXT) & (draw < DROP_TEXT + DROP_AU) | (draw >= 1 - DROP_BOTH) & (draw < 1)

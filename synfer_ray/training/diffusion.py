@@ -14,11 +14,16 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel
 
 CAPTION_DROP = 0.1
+CUE_DROP = 0.5
+"""Share of rows with a caption that is silent on action units: what text says, an adapter need not learn."""
 MIN_SNR_GAMMA = 5.0
 
 
 class DiffusionObjective(Objective):
     """Denoising loss of `latents` [B,C,h,w] under `input_ids` [B,T], with captions dropped for guidance.
+
+    `uncued_ids` [B,T] are the captions without the words on action units, which take their place in half of
+    the rows.
 
     Args:
         empty_ids: tokens of the empty prompt [T].
@@ -50,6 +55,8 @@ class DiffusionObjective(Objective):
         """Eq. 3, in the scheduler's own prediction type."""
         latents, input_ids = batch["latents"], batch["input_ids"]
         if self.training:
+            is_uncued = draw_rows(len(latents), CUE_DROP, generator)
+            input_ids = torch.where(is_uncued[:, None], batch["uncued_ids"], input_ids)
             dropped = draw_rows(len(latents), CAPTION_DROP, generator)
             input_ids = torch.where(dropped[:, None], self.empty_ids, input_ids)
         tokens = self.text_encoder(input_ids)[0]

@@ -51,7 +51,7 @@ def train_diffusion(config: TrainingConfig) -> None:
             f"{config.bundle} is a finished model: fine-tune it with base={config.bundle} and another bundle"
         )
     build = partial(build_diffusion, config.bundle, config.architecture, bool(config.base), config.lora_rank)
-    rows = _latents(config, ["latents", "input_ids"])
+    rows = _latents(config, ["latents", "input_ids", "uncued_ids"])
     _train(config, "diffusion", build, rows, config.diffusion, ["text_encoder", "scheduler", "unet"])
 
 

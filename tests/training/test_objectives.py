@@ -111,7 +111,7 @@ def test_full_fine_tuning_of_a_loaded_model_trains_the_whole_unet_alone(tmp_path
         parts.unet, parts.text_encoder, parts.scheduler, empty, train_text_encoder=False
     )
     assert {name.split(".")[0] for name in objective.trained()} == {"unet"}
-    train(objective, ["latents", "input_ids"], tmp_path)
+    train(objective, ["latents", "input_ids", "uncued_ids"], tmp_path)
     changed = snapshot(parts.unet) != before[0]
     assert changed.float().mean() > 0.9
     assert torch.equal(snapshot(parts.text_encoder), before[1])
@@ -125,7 +125,7 @@ def test_lora_changes_the_exported_unet_and_leaves_it_a_plain_one(tmp_path):
         parts.unet, parts.text_encoder, parts.scheduler, empty, lora_rank=2, train_text_encoder=False
     )
     assert all("lora" in name for name in objective.trained())
-    train(objective, ["latents", "input_ids"], tmp_path)
+    train(objective, ["latents", "input_ids", "uncued_ids"], tmp_path)
     objective.export(tmp_path / "model")
     exported = UNet2DConditionModel.from_pretrained(tmp_path / "model" / "unet")
     assert snapshot(exported).shape == before.shape
