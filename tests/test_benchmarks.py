@@ -15,6 +15,7 @@ from synfer_ray.storage.verify import verify
 from tests.tiny_bundle import save_tiny_bundle
 
 
+@pytest.mark.slow
 def test_the_job_measures_its_parts(tmp_path, capsys):
     bundle = save_tiny_bundle(tmp_path / "bundle")
     benchmark(

@@ -120,6 +120,7 @@ def test_another_plan_in_the_same_folder_is_refused(built, faces):
         build_fetext(config(faces, built, image_size=48))
 
 
+@pytest.mark.slow
 def test_the_bundles_labeler(faces, tmp_path):
     (tmp_path / "bundle" / "unet").mkdir(parents=True)
     torch.manual_seed(0)

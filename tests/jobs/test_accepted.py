@@ -17,6 +17,9 @@ from tests.jobs.test_generate import rows_of
 from tests.tiny_bundle import save_tiny_bundle
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def config(tmp_path_factory, two_cpus):
     """The settings, for the two expressions that the tiny voters see most and least often."""
@@ -59,7 +62,6 @@ def test_every_expression_has_its_rows_and_the_run_is_done(grown, capsys):
     assert capsys.readouterr().out.startswith("nothing to do")
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_rows(grown, tmp_path):
     interrupted = tmp_path / "out"
     shutil.copytree(grown.output, interrupted)
@@ -72,7 +74,6 @@ def test_an_interrupted_run_ends_with_the_same_rows(grown, tmp_path):
     assert verify(interrupted) == []
 
 
-@pytest.mark.slow
 def test_the_bound_ends_the_run_with_its_own_exit_code(config, tmp_path):
     asked = replace(config, output=str(tmp_path / "out"), accepted_per_class=2, max_images=9)
     for _ in range(2):  # the second time there is nothing to do, and the rows are still missing

@@ -190,7 +190,7 @@ def test_a_body_without_end_is_refused_and_not_kept(server):
     before = resident_bytes()
     response = requests.post(f"http://{server.http}/v1/calibrate", data=chunks(), timeout=60)
     assert response.status_code == 413 and response.json()["error"]
-    assert resident_bytes() - before < 100_000_000
+    assert resident_bytes() - before < 150_000_000  # of 300 MB that were sent
 
 
 def resident_bytes():

@@ -21,6 +21,7 @@ from tests.training.conftest import tiny_training, write_fetext
 pytestmark = pytest.mark.usefixtures("two_cpus")
 
 
+@pytest.mark.slow
 def test_a_part_is_trained_on_ray_train_and_once_written_left_alone(tmp_path, capsys, monkeypatch):
     from diffusers import AutoencoderKL
 
