@@ -16,7 +16,6 @@ from synfer_ray.taxonomy.expressions import EXPRESSIONS
 from tests.jobs.test_generate import rows_of
 from tests.tiny_bundle import save_tiny_bundle
 
-
 pytestmark = pytest.mark.slow
 
 
