@@ -12,7 +12,8 @@ VOTERS = PoolConfig(min_actors=1, num_cpus=0.25)
 @given(cpus=st.integers(1, 256), generators=st.one_of(st.none(), st.integers(1, 64)))
 def test_every_stage_finds_room_at_the_same_time(cpus, generators):
     light, pools = share_cpus([PoolConfig(min_actors=generators), VOTERS], cpus, gpus=0)
-    assert 2 * light + sum(pool.min_actors * pool.num_cpus for pool in pools) <= cpus  # one at each end
+    taken = 2 * light + sum(pool.min_actors * pool.num_cpus for pool in pools)  # one light stage at each end
+    assert taken <= cpus + 1e-9  # Ray counts in ten-thousandths
     assert light > 0 and all(pool.num_cpus > 0 for pool in pools)
     assert pools[0].min_actors == pools[0].max_actors == (generators or cpus)
 
