@@ -1,13 +1,18 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from synfer_ray.config import GenerateConfig, SweepConfig
+from synfer_ray.config import SweepConfig
 from synfer_ray.diffusion.au_adapter import AUAdapter
 from synfer_ray.errors import InputError
+from synfer_ray.pipeline import make_plan
+from synfer_ray.plan import plan_row
+from synfer_ray.prompts.cues import without_cues
 from synfer_ray.storage.weights import load_model, save_model
-from synfer_ray.sweep import generate_sweep, one_unit, sweep
+from synfer_ray.sweep import generate_sweep, one_unit, sweep, sweep_settings
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from tests.tiny_bundle import save_tiny_bundle
 
@@ -29,20 +34,39 @@ def config(bundle, output, **changes) -> SweepConfig:
     return SweepConfig(output=str(output), generate=generate, **changes)
 
 
-def test_faces_of_a_sweep_differ_by_the_intensity_alone(bundle):
-    settings = GenerateConfig(output="", bundle=str(bundle))
-    settings.guidance.guide, settings.sampling.num_inference_steps = None, 2
+def faces_of(swept: SweepConfig, bundle) -> dict[str, list[np.ndarray]]:
+    rows = generate_sweep(swept, sweep_settings(swept), bundle)
+    return {name: [np.asarray(image) for image in images] for name, images in rows.items()}
+
+
+@pytest.mark.parametrize("layout", ["none", "partial_noise", "ddim_inversion"])
+def test_faces_of_a_sweep_differ_by_the_intensity_alone(bundle, layout):
     swept = config(bundle, "", action_units=["AU04", "AU12"], intensities=[0.0, 0.5, 0.5, 1.0])
-    faces = {
-        name: [np.asarray(image) for image in images]
-        for name, images in generate_sweep(swept, settings, bundle).items()
-    }
+    swept.generate["layout"] = {"mode": layout}
+    faces = faces_of(swept, bundle)
     assert list(faces) == ["AU04", "AU12"]
     for none, half, half_again, full in faces.values():
         assert np.array_equal(half, half_again)
         assert not np.array_equal(none, half) and not np.array_equal(half, full)
     assert np.array_equal(faces["AU04"][0], faces["AU12"][0])
     assert not np.array_equal(faces["AU04"][-1], faces["AU12"][-1])
+
+
+def test_another_seed_is_another_face(bundle):
+    first, again, other = (
+        faces_of(config(bundle, "", action_units=["AU04"], intensities=[0.0], seed=seed), bundle)["AU04"][0]
+        for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_the_prompt_names_no_action_unit_whatever_is_asked_for(bundle):
+    settings = sweep_settings(config(bundle, "", expression="happy"))
+    silent, told = (
+        plan_row(make_plan(replace(settings, describe_action_units=tell), bundle), 0).prompt
+        for tell in (settings.describe_action_units, True)
+    )
+    assert silent == without_cues(told) != told
 
 
 def test_both_sides_of_the_face_move_together():
@@ -63,6 +87,8 @@ def test_the_picture_has_a_row_an_action_unit(bundle, tmp_path):
     [
         ({"action_units": ["AU99"]}, "unknown action unit 'AU99'"),
         ({"intensities": [0.0, 1.5]}, r"\[0.0, 1.5\] are not all in \[0, 1\]"),
+        ({"intensities": []}, "action_units and intensities must each name at least one"),
+        ({"action_units": []}, "action_units and intensities must each name at least one"),
         ({"expression": "bored"}, "bored"),
     ],
 )

@@ -95,7 +95,7 @@ def controlled_action_units(bundle: Path) -> tuple[str, ...]:
             choose(name, ACTION_UNITS, "action unit") for name in json.loads(config.read_text())["supported"]
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{config} names no supported action units: {error!r}") from error
+        raise InputError(f"{config} names no supported action units: {error}") from error
 
 
 def model_fingerprints(

@@ -4,16 +4,34 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from synfer_ray.config import GenerateConfig
+from synfer_ray.config import GenerateConfig, PoolConfig, SamplingConfig, VoteConfig
 from synfer_ray.storage.manifest import read_manifest
 from synfer_ray.storage.verify import verify
+from tests.tiny_bundle import save_tiny_bundle
 
 ROWS = 32
 SYNFER = "from synfer_ray.cli import main; main()"
+
+
+def small_job(folder: Path, **changes) -> GenerateConfig:
+    """Settings of a job of a few shards, with a tiny bundle of its own."""
+    config = GenerateConfig(
+        output=str(folder / "out"),
+        num_images=ROWS,
+        bundle=str(save_tiny_bundle(folder / "tiny")),
+        sampling=SamplingConfig(num_inference_steps=2),
+        vote=VoteConfig(on_mismatch="keep_soft"),
+        batch_size=4,
+        shard_rows=8,
+        generator_pool=PoolConfig(min_actors=1),
+        overlays=0,
+    )
+    return replace(config, **changes)
 
 
 def rows_of(output) -> dict[int, dict]:
@@ -41,12 +59,12 @@ def settings(config: GenerateConfig) -> list[str]:
         f"output={config.output}",
         f"num_images={config.num_images}",
         f"bundle={config.bundle}",
-        "sampling.num_inference_steps=2",
-        "vote.on_mismatch=keep_soft",
-        "batch_size=4",
-        "shard_rows=8",
-        "overlays=0",
-        "generator_pool.min_actors=1",
+        f"sampling.num_inference_steps={config.sampling.num_inference_steps}",
+        f"vote.on_mismatch={config.vote.on_mismatch}",
+        f"batch_size={config.batch_size}",
+        f"shard_rows={config.shard_rows}",
+        f"overlays={config.overlays}",
+        f"generator_pool.min_actors={config.generator_pool.min_actors}",
     ]
 
 

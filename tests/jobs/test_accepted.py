@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from synfer_ray.config import GenerateConfig, PoolConfig, SamplingConfig, VoteConfig
+from synfer_ray.config import VoteConfig
 from synfer_ray.errors import PARTIAL, RunFailed
 from synfer_ray.pipeline import generate
 from synfer_ray.storage.manifest import read_manifest
 from synfer_ray.storage.verify import verify
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
-from tests.jobs.test_generate import rows_of
-from tests.tiny_bundle import save_tiny_bundle
+from tests.jobs.runs import rows_of, small_job
 
 pytestmark = pytest.mark.slow
 
@@ -23,17 +22,7 @@ pytestmark = pytest.mark.slow
 def config(tmp_path_factory, two_cpus):
     """The settings, for the two expressions that the tiny voters see most and least often."""
     folder = tmp_path_factory.mktemp("accepted")
-    look = GenerateConfig(
-        output=str(folder / "look"),
-        num_images=14,
-        bundle=str(save_tiny_bundle(folder / "tiny")),
-        sampling=SamplingConfig(num_inference_steps=2),
-        vote=VoteConfig(on_mismatch="keep_soft"),
-        batch_size=2,
-        shard_rows=2,
-        generator_pool=PoolConfig(min_actors=1),
-        overlays=0,
-    )
+    look = small_job(folder, output=str(folder / "look"), num_images=14, batch_size=2, shard_rows=2)
     generate(look)
     seen = Counter(EXPRESSIONS[row["label"]] for row in rows_of(Path(look.output)).values())
     often, seldom = (

@@ -11,7 +11,7 @@ from synfer_ray.errors import InputError
 from synfer_ray.storage.manifest import read_manifest
 from synfer_ray.storage.verify import verify
 from tests.fake_dataset import face
-from tests.jobs.test_generate import rows_of
+from tests.jobs.runs import rows_of
 from tests.tiny_bundle import save_tiny_bundle
 
 CLASSES = {"happy": 4, "Sadness": 3, "contempt": 2}

@@ -14,7 +14,7 @@ from synfer_ray.taxonomy.expressions import EXPRESSIONS
 from tests.calibration.published.layouts import save_pickle
 from tests.calibration.published.test_classifier import released
 from tests.calibration.published.test_transformers_classifier import save as save_transformers
-from tests.jobs.test_generate import rows_of
+from tests.jobs.runs import rows_of
 from tests.tiny_bundle import save_tiny_bundle
 
 FACES = 24

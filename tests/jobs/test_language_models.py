@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import SecretStr
 
-from synfer_ray.config import FETextConfig, GenerateConfig, LanguageModelConfig, PoolConfig, SamplingConfig
+from synfer_ray.config import FETextConfig, GenerateConfig, LanguageModelConfig, PoolConfig
 from synfer_ray.errors import InputError
 from synfer_ray.fetext import build_fetext
 from synfer_ray.pipeline import generate, make_plan
@@ -23,6 +23,7 @@ from synfer_ray.storage.manifest import read_manifest, read_run
 from synfer_ray.storage.verify import verify
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
 from tests.faces.pictures import png
+from tests.jobs.runs import rows_of, small_job
 from tests.language.chat_server import (
     KEY,
     MODEL,
@@ -34,7 +35,6 @@ from tests.language.chat_server import (
     well_behaved,
 )
 from tests.language.tiny_models import save_tiny_vision_model
-from tests.tiny_bundle import save_tiny_bundle
 
 pytestmark = pytest.mark.usefixtures("two_cpus")
 ROWS, TOKEN_ENV = 14, "SYNFER_TEST_KEY"
@@ -46,11 +46,6 @@ def moody(body: Body) -> Reply:
     if "sad" in expression:
         return completion("I'm sorry, I cannot help with this face")
     return completion("a calm man in a portrait") if "anger" in expression else well_behaved(body)
-
-
-def rows_of(output: Path) -> dict[int, dict]:
-    files = [*output.glob("data/*.parquet"), *output.glob("rejects/*.parquet")]
-    return {row["index"]: row for file in files for row in pq.read_table(file).to_pylist()}
 
 
 def prompts_of(output: Path) -> dict[int, tuple[str, str]]:
@@ -73,21 +68,12 @@ def key():
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory, server) -> GenerateConfig:
-    folder = tmp_path_factory.mktemp("enriched")
     enricher = LanguageModelConfig(
         kind="endpoint", model=MODEL, url=server.url, token_env=TOKEN_ENV, retries=0
     )
-    return GenerateConfig(
-        output=str(folder / "out"),
-        num_images=ROWS,
-        bundle=str(save_tiny_bundle(folder / "tiny")),
-        sampling=SamplingConfig(num_inference_steps=2),
-        voters=["feranno"],
-        enricher=enricher,
-        batch_size=7,
-        shard_rows=7,
-        generator_pool=PoolConfig(min_actors=1, max_actors=1),
-        overlays=0,
+    folder = tmp_path_factory.mktemp("enriched")
+    return small_job(
+        folder, num_images=ROWS, voters=["feranno"], enricher=enricher, batch_size=7, shard_rows=7
     )
 
 

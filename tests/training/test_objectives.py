@@ -55,6 +55,17 @@ def snapshot(module: torch.nn.Module) -> torch.Tensor:
     return torch.cat([value.detach().float().flatten().clone() for value in module.state_dict().values()])
 
 
+def diffusion_objective(parts) -> DiffusionObjective:
+    empty = torch.zeros(12, dtype=torch.int64)
+    return DiffusionObjective(parts.unet, parts.text_encoder, parts.scheduler, empty)
+
+
+def adapter_objective(parts) -> AUAdapterObjective:
+    empty = torch.zeros(12, dtype=torch.int64)
+    adapter = AUAdapter.for_unet(parts.unet, num_tokens=3)
+    return AUAdapterObjective(parts.unet, parts.text_encoder, parts.scheduler, empty, adapter)
+
+
 class Echo(torch.nn.Module):
     """Predicts what it is told, whatever the input."""
 
@@ -93,14 +104,28 @@ def test_zero_terminal_snr_leaves_no_signal_at_the_last_step():
 
 def test_the_adapter_learns_and_the_diffusion_model_stays(tmp_path):
     parts = tiny_components()
-    adapter = AUAdapter.for_unet(parts.unet, num_tokens=3)
-    empty = torch.zeros(12, dtype=torch.int64)
-    objective = AUAdapterObjective(parts.unet, parts.text_encoder, parts.scheduler, empty, adapter)
+    objective = adapter_objective(parts)
+    adapter = objective.adapter
     before = snapshot(parts.unet), snapshot(parts.text_encoder), snapshot(adapter)
     train(objective, ["latents", "input_ids", "uncued_ids", "action_units"], tmp_path)
     assert torch.equal(before[0], snapshot(parts.unet))
     assert torch.equal(before[1], snapshot(parts.text_encoder))
     assert not torch.equal(before[2], snapshot(adapter))
+
+
+@pytest.mark.parametrize("build", [diffusion_objective, adapter_objective])
+def test_half_of_the_captions_keep_silent_on_action_units_in_training_alone(build):
+    parts, batch = tiny_components(), {name: torch.from_numpy(value[:1]) for name, value in rows().items()}
+    batch = {name: value.repeat(400, *[1] * (value.dim() - 1)) for name, value in batch.items()}
+    batch |= {"latents": batch["latents"].float()}
+    seen: list[torch.Tensor] = []
+    objective = build(parts)
+    parts.text_encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    for training in (True, False):
+        objective.train(training)(batch, seeded())
+    trained, evaluated = ((ids == batch["uncued_ids"]).all(1).float().mean() for ids in seen)
+    assert 0.35 < trained < 0.55  # half, less the empty prompts
+    assert evaluated == 0
 
 
 def test_full_fine_tuning_of_a_loaded_model_trains_the_whole_unet_alone(tmp_path):
