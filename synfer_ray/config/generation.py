@@ -14,11 +14,13 @@ class SamplingConfig:
     """How many steps the sampler takes and how strongly it follows the conditions.
 
     Without `au_guidance_scale` the action units weigh as much as the text, for a third less compute.
+    `guidance_rescale` takes back that share of the contrast that strong scales add.
     """
 
     num_inference_steps: int = 20
     guidance_scale: float = 3.0
     au_guidance_scale: float | None = None
+    guidance_rescale: float = 0.0
     negative_prompt: str = ""
 
 

@@ -27,6 +27,17 @@ def combine(
     return eps_uncond + text + action_units
 
 
+def rescale(guided: Tensor, conditional: Tensor, guidance_rescale: float) -> Tensor:
+    """Takes back the share `guidance_rescale` of the contrast that guidance adds (Lin et al. 2024, sec. 3.4).
+
+    Both predictions are [B, C, H, W].
+    """
+    if guidance_rescale == 0:
+        return guided
+    contrast = conditional.std((1, 2, 3), keepdim=True) / guided.std((1, 2, 3), keepdim=True)
+    return guidance_rescale * (guided * contrast) + (1 - guidance_rescale) * guided
+
+
 def guided_steps(start: float, num_steps: int) -> range:
     """Returns the steps from the share `start` on, without the last one, whose update no step would read."""
     return range(round(start * num_steps), num_steps - 1)

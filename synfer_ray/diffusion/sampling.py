@@ -10,7 +10,7 @@ from torch import Tensor
 
 from synfer_ray.config import SamplingConfig
 from synfer_ray.diffusion.components import Components, decode_latents
-from synfer_ray.diffusion.guidance import SemanticGuidance, combine
+from synfer_ray.diffusion.guidance import SemanticGuidance, combine, rescale
 from synfer_ray.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def denoise(
 
         # Two predictions if the scales are equal: the text-only one cancels and the first stands for it.
         prediction = combine(predictions[0], predictions[-2], predictions[-1], text_scale, au_scale)
+        prediction = rescale(prediction, predictions[-1], config.guidance_rescale)
         latents = scheduler.step(prediction, timestep, latents).prev_sample
     return Samples(latents, skipped)
 

@@ -85,8 +85,11 @@ def test_both_forms_of_equation_2_are_the_sampler_step():
     torch.testing.assert_close(by_x0, printed, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("guidance_rescale", [0.0, 0.7])
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_gives_the_images_of_stable_diffusion_pipeline_bit_for_bit(tmp_path, prediction_type):
+def test_gives_the_images_of_stable_diffusion_pipeline_bit_for_bit(
+    tmp_path, prediction_type, guidance_rescale
+):
     tiny = tiny_components(adapter=False, prediction_type=prediction_type)
     components = load_components(save_components(tiny, tmp_path / "model"))
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
@@ -99,10 +102,11 @@ def test_gives_the_images_of_stable_diffusion_pipeline_bit_for_bit(tmp_path, pre
         width=32,
         num_inference_steps=4,
         guidance_scale=5.0,
+        guidance_rescale=guidance_rescale,
         generator=[row_generator(seed) for seed in (1, 2, 3)],
         output_type="pt",
     ).images
-    latents = sample(components, guidance_scale=5.0).latents
+    latents = sample(components, guidance_scale=5.0, guidance_rescale=guidance_rescale).latents
     images = (decode_latents(components, latents) / 2 + 0.5).clamp(0, 1)
     assert torch.equal(images, expected)
     assert images.std() > 0.01
@@ -112,7 +116,7 @@ def test_gives_the_images_of_stable_diffusion_pipeline_bit_for_bit(tmp_path, pre
 @pytest.mark.parametrize("au_guidance_scale", [None, 2.0])
 def test_a_row_is_bit_identical_whatever_its_neighbours_are(guided, au_guidance_scale):
     components = tiny_components()
-    options = {"au_guidance_scale": au_guidance_scale}
+    options = {"au_guidance_scale": au_guidance_scale, "guidance_rescale": 0.5}
     if guided:
         options["guidance"] = SemanticGuidance(TanhGuide(), start=0.2)
     first = sample(components, targets=TARGETS, **options)
