@@ -18,7 +18,7 @@ class SamplingConfig:
     """
 
     num_inference_steps: int = 20
-    guidance_scale: float = 3.0
+    guidance_scale: float = 2.0
     au_guidance_scale: float | None = None
     guidance_rescale: float = 0.0
     negative_prompt: str = ""
@@ -50,7 +50,7 @@ class GuidanceConfig:
     guide: str | None = "guide"
     step_size: float = 1.5
     norm: str = "token"
-    start: float = 0.4
+    start: float = 0.5
     words_only: bool = True
     preview: bool = True
 

@@ -77,8 +77,9 @@ class TrainingConfig:
 
     `base` is a Stable Diffusion folder or hub id to start from; without it all networks start untrained.
     Faces are resized to `image_size`, by default the size that the model was (or will be) trained on. A
-    finished bundle holds `layouts` synthetic faces to start from. FERAnno learns from every face as it is and
-    from `feranno_views` random views of it.
+    finished bundle holds `layouts` synthetic faces to start from. The diffusion model sees a face of a rare
+    expression up to `rare_repeats` times an epoch. FERAnno learns from every face as it is and from
+    `feranno_views` random views of it.
     """
 
     input: str = "fetext"
@@ -92,6 +93,7 @@ class TrainingConfig:
     autoencoder: FitConfig = field(default_factory=FitConfig)
     decoder: FitConfig = field(default_factory=lambda: FitConfig(steps=0))
     diffusion: FitConfig = field(default_factory=FitConfig)
+    rare_repeats: float = 1.0
     au_adapter: FitConfig = field(default_factory=FitConfig)
     au_labeler: FitConfig = field(default_factory=FitConfig)
     preview: FitConfig = field(default_factory=FitConfig)

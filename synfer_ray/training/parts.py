@@ -15,7 +15,7 @@ from synfer_ray.errors import InputError
 from synfer_ray.storage.bundle import bundle_image_size, expert_spec
 from synfer_ray.storage.fingerprint import fingerprint, fingerprint_folder
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
-from synfer_ray.training.data import label_distributions, read_columns
+from synfer_ray.training.data import label_distributions, read_columns, repeat_rare
 from synfer_ray.training.loop import Objective
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def train_diffusion(config: TrainingConfig) -> None:
             f"{config.bundle} is a finished model: fine-tune it with base={config.bundle} and another bundle"
         )
     build = partial(build_diffusion, config.bundle, config.architecture, bool(config.base), config.lora_rank)
-    rows = _latents(config, ["latents", "input_ids", "uncued_ids"])
+    rows = _latents(config, ["latents", "input_ids", "uncued_ids", "label_probs"])
+    rows = rows.map_batches(partial(repeat_rare, share=_class_share(config), most=config.rare_repeats))
     _train(config, "diffusion", build, rows, config.diffusion, ["text_encoder", "scheduler", "unet"])
 
 

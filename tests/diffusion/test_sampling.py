@@ -40,7 +40,7 @@ def sample(components: Components, prompts=PROMPTS, seeds=(1, 2, 3), start_step=
         options.setdefault("au_tokens", components.adapter.encode(action_units))
     return denoise(
         components,
-        SamplingConfig(**{"num_inference_steps": 4} | fields),
+        SamplingConfig(**{"num_inference_steps": 4, "guidance_scale": 3.0} | fields),
         initial_noise(seeds, components.latent_shape(32)),
         start_step,
         prompt_embeds=encode_prompt(components, prompts),

@@ -1,9 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
-from synfer_ray.training.data import gather, label_distributions, mirror_text
+from synfer_ray.training.data import gather, label_distributions, mirror_text, repeat_rare
 from synfer_ray.training.experts import class_weight, mirrored_indices
 from synfer_ray.training.latents import LatentEncoder, ViewEncoder
 from tests.tiny_bundle import save_tiny_bundle
@@ -50,6 +51,16 @@ def test_rare_classes_weigh_more_and_the_mean_weight_is_one():
     assert np.all(np.argsort(weight) == np.argsort(-share))
     np.testing.assert_allclose((weight * share).sum(), 1, rtol=1e-6)
     np.testing.assert_allclose(weight[5] / weight[0], np.sqrt(0.4 / 0.01), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("most", "times"), [(8, [1, 2, 7]), (4, [1, 2, 4]), (1, [1, 1, 1])])
+def test_rare_expressions_are_repeated_by_the_root_of_their_rarity(most, times):
+    share = np.array([0.49, 0.12, 0.01, 0, 0, 0, 0.38])
+    batch = {"sample_id": np.array(["a", "b", "c"]), "label_probs": np.eye(7)[:3], "x": np.ones((3, 2))}
+    repeated = repeat_rare(batch, share, most)
+    assert set(repeated) == {"sample_id", "x"}
+    assert "".join(repeated["sample_id"]) == "".join(name * time for name, time in zip("abc", times))
+    assert repeated["x"].shape == (sum(times), 2)
 
 
 def test_faces_of_another_size_are_resized_and_encoded_a_few_at_a_time(tmp_path, monkeypatch):
