@@ -7,12 +7,13 @@ from PIL import Image
 
 from synfer_ray.config import SweepConfig
 from synfer_ray.diffusion.au_adapter import AUAdapter
-from synfer_ray.errors import InputError
+from synfer_ray.errors import InputError, RunFailed
 from synfer_ray.pipeline import make_plan
 from synfer_ray.plan import plan_row
 from synfer_ray.prompts.cues import without_cues
+from synfer_ray.stages.sample_rows import rejection
 from synfer_ray.storage.weights import load_model, save_model
-from synfer_ray.sweep import generate_sweep, one_unit, sweep, sweep_settings
+from synfer_ray.sweep import generate_sweep, image_of, one_unit, sweep, sweep_settings
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from tests.tiny_bundle import save_tiny_bundle
 
@@ -67,6 +68,11 @@ def test_the_prompt_names_no_action_unit_whatever_is_asked_for(bundle):
         for tell in (settings.describe_action_units, True)
     )
     assert silent == without_cues(told) != told
+
+
+def test_a_face_that_is_not_finite_ends_the_sweep():
+    with pytest.raises(RunFailed, match="not_finite, 3 values"):
+        image_of({"action_units": [0.0]} | rejection("generate", "not_finite", "3 values"))
 
 
 def test_both_sides_of_the_face_move_together():

@@ -93,7 +93,7 @@ class TrainingConfig:
     autoencoder: FitConfig = field(default_factory=FitConfig)
     decoder: FitConfig = field(default_factory=lambda: FitConfig(steps=0))
     diffusion: FitConfig = field(default_factory=FitConfig)
-    rare_repeats: float = 1.0
+    rare_repeats: int = 1
     au_adapter: FitConfig = field(default_factory=FitConfig)
     au_labeler: FitConfig = field(default_factory=FitConfig)
     preview: FitConfig = field(default_factory=FitConfig)

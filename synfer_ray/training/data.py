@@ -72,7 +72,7 @@ def tokenize(tokenizer, texts: Iterable[str]) -> np.ndarray:
     return encoded.input_ids.astype(np.int64)
 
 
-def repeat_rare(batch: Mapping[str, np.ndarray], share: np.ndarray, most: float) -> dict[str, np.ndarray]:
+def repeat_rare(batch: Mapping[str, np.ndarray], share: np.ndarray, most: int) -> dict[str, np.ndarray]:
     """Repeats rows of rare expressions, by the root of how much rarer they are than the most frequent one.
 
     Takes `label_probs` [N,7] and any other columns, and returns the others.

@@ -44,8 +44,11 @@ def train_diffusion(config: TrainingConfig) -> None:
     """Trains the diffusion model on latents and captions: `unet/`, `text_encoder/`, `scheduler/`.
 
     Raises:
-        InputError: the bundle is a finished model, which must not be overwritten.
+        InputError: the bundle is a finished model, which must not be overwritten, or `rare_repeats` is no
+            positive number.
     """
+    if config.rare_repeats < 1:
+        raise InputError(f"rare_repeats={config.rare_repeats}: every face is shown once at least")
     if not config.base and (Path(config.bundle) / "model_index.json").exists():
         raise InputError(
             f"{config.bundle} is a finished model: fine-tune it with base={config.bundle} and another bundle"

@@ -143,6 +143,12 @@ def test_a_base_is_fine_tuned_by_lora(tmp_path):
     assert not torch.equal(query_weights(config.bundle), query_weights(config.base))
 
 
+def test_faces_cannot_be_shown_less_than_once(tmp_path):
+    config = tiny_training(write_fetext(tmp_path / "fetext"), tmp_path, rare_repeats=0)
+    with pytest.raises(InputError, match="rare_repeats=0: every face is shown once at least"):
+        train_part(config, "diffusion")
+
+
 def test_input_that_is_no_fetext_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="is not a FEText folder"):
         train_part(tiny_training(str(tmp_path / "nothing"), tmp_path), "autoencoder")
