@@ -1,4 +1,4 @@
-"""Trains the au adapter of a bundle on FEText; the same command again continues.
+"""Trains the AU adapter of a bundle on FEText; the same command again continues.
 
 python jobs/train_au_adapter.py --config configs/train_fer64.yaml input=FETEXT bundle=BUNDLE
 """

@@ -48,7 +48,7 @@ class GuidanceConfig:
     """
 
     guide: str | None = "guide"
-    step_size: float = 1.5
+    step_size: float = 1.0
     norm: str = "token"
     start: float = 0.5
     words_only: bool = True

@@ -78,7 +78,8 @@ class TrainingConfig:
     `base` is a Stable Diffusion folder or hub id to start from; without it all networks start untrained.
     Faces are resized to `image_size`, by default the size that the model was (or will be) trained on. A
     finished bundle holds `layouts` synthetic faces to start from. The diffusion model sees a face of a rare
-    expression up to `rare_repeats` times an epoch. FERAnno learns from every face as it is and from
+    expression up to `rare_repeats` times an epoch; `joint` trains it on together with the adapter, which pays
+    for small models and is left out (no steps) by default. FERAnno learns from every face as it is and from
     `feranno_views` random views of it.
     """
 
@@ -95,6 +96,7 @@ class TrainingConfig:
     diffusion: FitConfig = field(default_factory=FitConfig)
     rare_repeats: int = 1
     au_adapter: FitConfig = field(default_factory=FitConfig)
+    joint: FitConfig = field(default_factory=lambda: FitConfig(steps=0))
     au_labeler: FitConfig = field(default_factory=FitConfig)
     preview: FitConfig = field(default_factory=FitConfig)
     feranno: FitConfig = field(default_factory=FitConfig)

@@ -20,16 +20,21 @@ def action_unit_f1(
         threshold: intensity from which an action unit counts as present.
 
     Returns:
-        Only action units that were requested or found at least once where both sides are known.
+        Only action units that were requested at least once where both sides are known: F1 of one that nobody
+        asked for is zero, or undefined, whatever the faces show.
     """
     known = ~np.isnan(requested) & ~np.isnan(found)
     asked, seen = known & (requested >= threshold), known & (found >= threshold)
     hits = (asked & seen).sum(axis=0)
-    total = asked.sum(axis=0) + seen.sum(axis=0)
-    return {name: float(2 * hits[i] / total[i]) for i, name in enumerate(ACTION_UNITS) if total[i]}
+    times_asked, times_seen = asked.sum(axis=0), seen.sum(axis=0)
+    return {
+        name: float(2 * hits[i] / (times_asked[i] + times_seen[i]))
+        for i, name in enumerate(ACTION_UNITS)
+        if times_asked[i]
+    }
 
 
 def macro_f1(requested: NDArray[np.floating], found: NDArray[np.floating], threshold: float = 0.5) -> float:
-    """Mean of `action_unit_f1`; NaN if no action unit was requested or found."""
+    """Mean of `action_unit_f1`; NaN if no action unit was requested."""
     scores = list(action_unit_f1(requested, found, threshold).values())
     return float(np.mean(scores)) if scores else float("nan")

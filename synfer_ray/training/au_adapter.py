@@ -41,8 +41,7 @@ class AUAdapterObjective(Objective):
             input_ids = torch.where(is_uncued[:, None], batch["uncued_ids"], input_ids)
         no_text = (draw < DROP_TEXT) | (draw >= 1 - DROP_BOTH) & (draw < 1)
         no_au = (draw >= DROP_TEXT) & (draw < DROP_TEXT + DROP_AU) | (draw >= 1 - DROP_BOTH) & (draw < 1)
-        with torch.no_grad():
-            text = self.text_encoder(torch.where(no_text[:, None], self.empty_ids, input_ids))[0]
+        text = self.text_encoder(torch.where(no_text[:, None], self.empty_ids, input_ids))[0]
         tokens = torch.cat([text, self.adapter.encode(batch["action_units"], no_au)], dim=1)
         return denoising_loss(self.unet, self.scheduler, batch["latents"], tokens, generator), {}
 

@@ -23,6 +23,7 @@ PARTS = {
     "decoder": parts.train_decoder,
     "diffusion": parts.train_diffusion,
     "au_adapter": parts.train_au_adapter,
+    "joint": parts.train_joint,
     "preview": parts.train_preview,
     "feranno": parts.train_feranno,
     "au_labeler": parts.train_au_labeler,
@@ -90,14 +91,16 @@ def prepare(config: TrainingConfig) -> None:
 def is_trained(config: TrainingConfig, name: str) -> bool:
     """Whether a part is in place; a base model brings its autoencoder, its U-Net counts once fine-tuned.
 
-    A decoder that is to learn for no steps is left as it is.
+    A decoder, or an adapter with its model, that is to learn on for no steps is left as it is.
     """
     bundle = Path(config.bundle)
     if name == "experts":
         return all((bundle / "experts" / expert).exists() for expert in config.experts)
     if name == "decoder" and (config.base or not config.decoder.steps):
         return True
-    if name in ("decoder", "diffusion"):
+    if name == "joint" and not config.joint.steps:
+        return True
+    if name in ("decoder", "diffusion", "joint"):
         record = bundle / "training.json"
         return record.exists() and name in json.loads(record.read_text())
     return (bundle / {"autoencoder": "vae"}.get(name, name)).exists()
@@ -137,7 +140,7 @@ def write_layouts(config: TrainingConfig, components: "Components") -> None:
         captions = [write_caption("neutral", sample_action_units("neutral", rng), {}, rng) for rng in draws]
         samples = denoise(
             components,
-            SamplingConfig(num_inference_steps=20, guidance_scale=3.0),
+            SamplingConfig(),
             initial_noise(seeds, shape),
             prompt_embeds=encode_prompt(components, captions),
             empty_embeds=empty_embeds,

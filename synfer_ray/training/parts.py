@@ -47,15 +47,12 @@ def train_diffusion(config: TrainingConfig) -> None:
         InputError: the bundle is a finished model, which must not be overwritten, or `rare_repeats` is no
             positive number.
     """
-    if config.rare_repeats < 1:
-        raise InputError(f"rare_repeats={config.rare_repeats}: every face is shown once at least")
     if not config.base and (Path(config.bundle) / "model_index.json").exists():
         raise InputError(
             f"{config.bundle} is a finished model: fine-tune it with base={config.bundle} and another bundle"
         )
     build = partial(build_diffusion, config.bundle, config.architecture, bool(config.base), config.lora_rank)
-    rows = _latents(config, ["latents", "input_ids", "uncued_ids", "label_probs"])
-    rows = rows.map_batches(partial(repeat_rare, share=_class_share(config), most=config.rare_repeats))
+    rows = _repeated(config, ["latents", "input_ids", "uncued_ids"])
     _train(config, "diffusion", build, rows, config.diffusion, ["text_encoder", "scheduler", "unet"])
 
 
@@ -64,6 +61,17 @@ def train_au_adapter(config: TrainingConfig) -> None:
     rows = _latents(config, ["latents", "input_ids", "uncued_ids", "action_units"])
     build = partial(build_au_adapter, config.bundle, _labelled_action_units(config))
     _train(config, "au_adapter", build, rows, config.au_adapter, ["au_adapter"])
+
+
+def train_joint(config: TrainingConfig) -> None:
+    """Trains `unet/`, `text_encoder/` and `au_adapter/` on, together.
+
+    Raises:
+        InputError: `rare_repeats` is no positive number.
+    """
+    rows = _repeated(config, ["latents", "input_ids", "uncued_ids", "action_units"])
+    build = partial(build_joint, config.bundle)
+    _train(config, "joint", build, rows, config.joint, ["text_encoder", "unet", "au_adapter"])
 
 
 def train_au_labeler(config: TrainingConfig) -> None:
@@ -162,6 +170,17 @@ def build_au_adapter(bundle: str, supported: list[str]) -> Objective:
     )
 
 
+def build_joint(bundle: str) -> Objective:
+    """The bundle's diffusion model and its adapter, as they are."""
+    from synfer_ray.diffusion.components import load_components
+    from synfer_ray.training.joint import JointObjective
+
+    parts = load_components(bundle)
+    return JointObjective(
+        parts.unet, parts.text_encoder, parts.scheduler, _empty_ids(parts.tokenizer), parts.adapter
+    )
+
+
 def build_au_labeler(supported: list[str]) -> Objective:
     """An untrained action-unit network."""
     from synfer_ray.calibration.networks import ActionUnitNet
@@ -242,6 +261,14 @@ def _latents(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":
     from synfer_ray.training.latents import LatentEncoder
 
     return _encoded(config, LatentEncoder, ["image", "caption", "action_units", "label_probs"], columns)
+
+
+def _repeated(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":
+    """`_latents`, those of rare expressions several times."""
+    if config.rare_repeats < 1:
+        raise InputError(f"rare_repeats={config.rare_repeats}: every face is shown once at least")
+    rows = _latents(config, [*columns, "label_probs"])
+    return rows.map_batches(partial(repeat_rare, share=_class_share(config), most=config.rare_repeats))
 
 
 def _views(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":

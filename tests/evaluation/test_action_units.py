@@ -28,5 +28,7 @@ def test_a_face_that_shows_nothing_scores_zero() -> None:
     assert macro_f1(rows({"AU12": 1.0}), rows({})) == 0.0
 
 
-def test_nothing_requested_and_nothing_found_gives_nan() -> None:
-    assert np.isnan(macro_f1(rows({}), rows({})))
+def test_an_action_unit_that_nobody_asked_for_has_no_score() -> None:
+    requested, found = rows({"AU12": 1.0}, {}), rows({"AU12": 1.0, "AU25": 0.9}, {"AU25": 0.7})
+    assert action_unit_f1(requested, found) == {"AU12": 1.0}
+    assert np.isnan(macro_f1(rows({}), rows({"AU25": 0.9})))

@@ -71,6 +71,7 @@ def tiny_training(fetext: str, folder, **changes) -> TrainingConfig:
                 "decoder",
                 "diffusion",
                 "au_adapter",
+                "joint",
                 "preview",
                 "au_labeler",
                 "feranno",

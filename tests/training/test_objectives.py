@@ -6,6 +6,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from synfer_ray.calibration.networks import FERClassifier
 from synfer_ray.config import ArchitectureConfig, FERAnnoConfig, FitConfig
 from synfer_ray.diffusion.au_adapter import AUAdapter
+from synfer_ray.storage.weights import load_model
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from synfer_ray.training.architectures import new_autoencoder, new_scheduler
 from synfer_ray.training.au_adapter import AUAdapterObjective
@@ -15,6 +16,7 @@ from synfer_ray.training.decoder import DecoderObjective, hinge_loss
 from synfer_ray.training.diffusion import DiffusionObjective, denoising_loss
 from synfer_ray.training.experts import ActionUnitObjective, ExpressionObjective
 from synfer_ray.training.feranno import FERAnnoObjective
+from synfer_ray.training.joint import JointObjective
 from synfer_ray.training.loop import fit
 from synfer_ray.training.preview import PreviewObjective
 from tests.tiny import tiny_components
@@ -66,6 +68,11 @@ def adapter_objective(parts) -> AUAdapterObjective:
     return AUAdapterObjective(parts.unet, parts.text_encoder, parts.scheduler, empty, adapter)
 
 
+def joint_objective(parts) -> JointObjective:
+    empty = torch.zeros(12, dtype=torch.int64)
+    return JointObjective(parts.unet, parts.text_encoder, parts.scheduler, empty, parts.adapter)
+
+
 class Echo(torch.nn.Module):
     """Predicts what it is told, whatever the input."""
 
@@ -113,7 +120,38 @@ def test_the_adapter_learns_and_the_diffusion_model_stays(tmp_path):
     assert not torch.equal(before[2], snapshot(adapter))
 
 
-@pytest.mark.parametrize("build", [diffusion_objective, adapter_objective])
+def test_joint_training_moves_all_three_and_exports_what_loads(tmp_path):
+    parts = tiny_components()
+    parts.adapter.requires_grad_(False)
+    objective = joint_objective(parts)
+    modules = {"unet": parts.unet, "text_encoder": parts.text_encoder, "adapter": parts.adapter}
+    before = {name: snapshot(module) for name, module in modules.items()}
+    train(objective, ["latents", "input_ids", "uncued_ids", "action_units"], tmp_path)
+    for name, module in modules.items():
+        assert (snapshot(module) != before[name]).float().mean() > 0.9, name
+    objective.export(tmp_path / "model")
+    exported = UNet2DConditionModel.from_pretrained(tmp_path / "model" / "unet")
+    torch.testing.assert_close(snapshot(exported), snapshot(parts.unet.float()))
+    adapter = load_model(AUAdapter, tmp_path / "model" / "au_adapter")
+    torch.testing.assert_close(snapshot(adapter), snapshot(parts.adapter), rtol=1e-3, atol=1e-3)
+
+
+def test_joint_training_leaves_the_adapter_out_of_a_quarter_of_its_batches():
+    parts = tiny_components()
+    batch = {name: torch.from_numpy(value[:1]) for name, value in rows().items()}
+    batch |= {"latents": batch["latents"].float()}
+    objective = joint_objective(parts)
+    generator = seeded()
+    scales = []
+    for training in (True, False):
+        for _ in range(200):
+            objective.train(training)(batch, generator)
+            scales.append(parts.adapter.scale)
+    assert 0.15 < scales[:200].count(0.0) / 200 < 0.35
+    assert scales[200:] == [1.0] * 200
+
+
+@pytest.mark.parametrize("build", [diffusion_objective, adapter_objective, joint_objective])
 def test_half_of_the_captions_keep_silent_on_action_units_in_training_alone(build):
     parts, batch = tiny_components(), {name: torch.from_numpy(value[:1]) for name, value in rows().items()}
     batch = {name: value.repeat(400, *[1] * (value.dim() - 1)) for name, value in batch.items()}
