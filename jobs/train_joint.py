@@ -1,4 +1,4 @@
-"""Trains a bundle's diffusion model on, together with its AU adapter, on FEText; the same command again continues.
+"""Trains a bundle's diffusion model and its AU adapter on, together; the same command again continues.
 
 python jobs/train_joint.py --config configs/train_fer64.yaml input=FETEXT bundle=BUNDLE
 """

@@ -55,10 +55,10 @@ def compare_with_reference(config: EvaluateConfig) -> dict[str, float]:
     from synfer_ray.stages.image_features import ImageFeatures, Reconstruction
 
     generated, real = (
-        ImageSet(**collect(config, ImageFeatures, dataset, ["image"]))
-        for dataset in (config.input, config.reference)
+        ImageSet(**collect(config, ImageFeatures, dataset, ["image", label]))
+        for dataset, label in ((config.input, "assigned_label"), (config.reference, "label"))
     )
-    held_out = hold_out(len(generated), len(real))
+    held_out = hold_out(generated.labels, real.labels)
     decoded = collect(config, Reconstruction, config.reference, ["image"], held_out)
     return compare(generated, real, held_out, decoded["features"])
 

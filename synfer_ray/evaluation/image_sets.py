@@ -1,6 +1,7 @@
 """Generated against real images: how far apart, how varied, and whether any is a copy.
 
-Every figure has a yardstick of real images: as many as were generated, held out of the reference.
+Every figure has a yardstick of real images, held out of the reference: as many as were generated, and of the
+same expressions, as the distances between sets of faces depend on which expressions they show.
 """
 
 from dataclasses import dataclass
@@ -16,16 +17,20 @@ Array = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images as `features` [N, D] of a network and as `pixels` [N, P] of unit length and zero mean each."""
+    """Images as `features` [N, D] of a network and as `pixels` [N, P] of unit length and zero mean each.
+
+    `labels` [N] are the expressions that they are meant to show.
+    """
 
     features: Array
     pixels: Array
+    labels: NDArray[np.integer]
 
     def __len__(self) -> int:
         return len(self.features)
 
     def __getitem__(self, rows: NDArray[np.integer]) -> "ImageSet":
-        return ImageSet(self.features[rows], self.pixels[rows])
+        return ImageSet(self.features[rows], self.pixels[rows], self.labels[rows])
 
 
 def unit_pixels(luminance: Array) -> NDArray[np.float32]:
@@ -35,18 +40,30 @@ def unit_pixels(luminance: Array) -> NDArray[np.float32]:
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
 
 
-def hold_out(generated: int, real: int, seed: int = 0) -> NDArray[np.int64]:
-    """Draws as many real images as were generated: the yardstick that all figures are given for as well.
+def hold_out(generated: NDArray[np.integer], real: NDArray[np.integer], seed: int = 0) -> NDArray[np.int64]:
+    """Draws real images of the same labels as were generated: the yardstick that all figures are given for.
+
+    At most half of the real images of a label are drawn, so that the others are in the reference.
+
+    Args:
+        generated: labels of the generated images, [N].
+        real: labels of the real ones, [M].
 
     Raises:
         InputError: too few images of either kind.
     """
-    if generated < 2 or real < 2 * generated:
+    order = np.random.default_rng(seed).permutation(len(real))
+    drawn = []
+    for label in np.unique(generated):
+        those = order[real[order] == label]
+        drawn.append(those[: min((generated == label).sum(), len(those) // 2)])
+    held_out = np.concatenate([*drawn, np.array([], np.int64)])
+    if len(generated) < 2 or len(held_out) < 2:
         raise InputError(
-            f"{generated} generated and {real} real images do not compare: "
-            "at least 2 generated and twice as many real ones are needed"
+            f"{len(generated)} generated and {len(real)} real images do not compare: "
+            "at least 2 generated and 4 real ones of the same labels are needed"
         )
-    return np.random.default_rng(seed).permutation(real)[:generated]
+    return held_out
 
 
 def compare(

@@ -36,10 +36,14 @@ class ImageFeatures:
 
     @torch.inference_mode()
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Returns `features` [B, D] and `pixels` [B, P]."""
+        """Returns `features` [B, D], `pixels` [B, P] and `labels` [B], assigned ones first."""
         images = self.decode(batch)
         small = resize(images.numpy(), PIXELS, grey=True)[:, 0]
-        return {"features": self.model.features(images).numpy(), "pixels": unit_pixels(small)}
+        return {
+            "features": self.model.features(images).numpy(),
+            "pixels": unit_pixels(small),
+            "labels": batch["assigned_label" if "assigned_label" in batch else "label"],
+        }
 
     def decode(self, batch: dict[str, Any]) -> Tensor:
         """Encoded images -> [B, 3, H, W] in [-1, 1]."""

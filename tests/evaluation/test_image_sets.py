@@ -16,7 +16,8 @@ from synfer_ray.evaluation.image_sets import (
 
 def image_set(seed: int, count: int, shift: float = 0.0) -> ImageSet:
     rng = np.random.default_rng(seed)
-    return ImageSet(rng.normal(shift, 1, (count, 6)), unit_pixels(rng.random((count, 8, 8))))
+    pixels = unit_pixels(rng.random((count, 8, 8)))
+    return ImageSet(rng.normal(shift, 1, (count, 6)), pixels, np.arange(count) % 7)
 
 
 def test_a_product_of_unit_pixels_is_the_correlation():
@@ -49,14 +50,16 @@ def test_nearest_correlation_finds_the_copy_in_any_chunk():
 
 def test_images_like_the_real_ones_are_as_near_as_the_real_ones():
     real = image_set(2, 2000)
-    held_out = hold_out(300, 2000)
-    figures = compare(image_set(1, 300), real, held_out, real.features[held_out])
+    generated = image_set(1, 300)
+    held_out = hold_out(generated.labels, real.labels)
+    figures = compare(generated, real, held_out, real.features[held_out])
     assert figures["frechet_distance"] == pytest.approx(figures["frechet_distance_real"], abs=0.1)
     assert figures["diversity"] == pytest.approx(figures["diversity_real"], rel=0.05)
 
 
 def test_shifted_collapsed_and_copied_images_show():
-    real, held_out = image_set(2, 400), hold_out(100, 400)
+    real = image_set(2, 400)
+    held_out = hold_out(np.arange(100) % 7, real.labels)
     decoded = real.features[held_out] + 0.5
     shifted = compare(image_set(1, 100, shift=2.0), real, held_out, decoded)
     assert shifted["frechet_distance"] > shifted["frechet_distance_reconstructed"]
@@ -70,6 +73,14 @@ def test_shifted_collapsed_and_copied_images_show():
     assert copied["nearest_correlation_real_max"] < 0.95
 
 
-def test_too_few_real_images_are_refused():
-    with pytest.raises(InputError, match="10 generated and 19 real"):
-        hold_out(10, 19)
+def test_the_yardstick_shows_what_was_generated_and_leaves_the_reference_half_of_each_label():
+    real = np.repeat([0, 1, 2, 5], [500, 300, 9, 40])
+    held_out = hold_out(np.repeat([0, 1, 2, 4], [100, 50, 100, 100]), real)
+    assert len(set(held_out.tolist())) == len(held_out)
+    assert np.bincount(real[held_out], minlength=6).tolist() == [100, 50, 4, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("generated", "real"), [([0], [0] * 9), ([0, 1], [0, 0, 1]), ([0, 0], [])])
+def test_too_few_images_are_refused(generated, real):
+    with pytest.raises(InputError, match=f"{len(generated)} generated and {len(real)} real"):
+        hold_out(np.array(generated), np.array(real, int))
