@@ -25,7 +25,7 @@ def save_tiny_bundle(folder: Path, seed: int = 0) -> Path:
     save_model(components.adapter, folder / "au_adapter")
     torch.manual_seed(seed)
     features = Annotator(components, torch.nn.Identity()).features(torch.zeros(1, 4, 8, 8))
-    save_model(FERAnno.for_features(features, width=8, heads=2), folder / "feranno")
+    save_model(FERAnno.for_features(features, width=16, heads=2), folder / "feranno")
     for number, (name, settings) in enumerate(EXPERTS.items()):
         torch.manual_seed(number)
         save_model(FERClassifier(**settings, input_size=32), folder / "experts" / name)

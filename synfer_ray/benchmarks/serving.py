@@ -126,6 +126,9 @@ def figures(
 def load_models(config: ServeConfig) -> None:
     """Loads the models into this process, for its `direct_calls`."""
     global ensemble
+    from synfer_ray.serving.proxy import REPRODUCIBLE
+
+    os.environ.update(REPRODUCIBLE)  # as in the replica
     from synfer_ray.serving.ensemble import Ensemble
 
     ensemble = Ensemble(config)  # has judged a full batch

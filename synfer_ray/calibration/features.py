@@ -60,7 +60,7 @@ def group_by_side(grids: Iterable[Tensor]) -> dict[int, list[Tensor]]:
     """Groups tensors [B, C, side, side] by side, coarse to fine, as float32."""
     groups: dict[int, list[Tensor]] = defaultdict(list)
     for grid in grids:
-        groups[grid.shape[-1]].append(grid.float())
+        groups[int(grid.shape[-1])].append(grid.float())
     return dict(sorted(groups.items()))
 
 
@@ -89,5 +89,5 @@ def _sample(output: Tensor | tuple[Tensor, ...]) -> Tensor:
 
 
 def _as_grid(attention: Tensor) -> Tensor:
-    side = isqrt(attention.shape[1])
+    side = isqrt(int(attention.shape[1]))
     return attention.transpose(1, 2).unflatten(-1, (side, side))  # [B, HW, T] -> [B, T, H, W]

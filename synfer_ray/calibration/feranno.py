@@ -149,7 +149,11 @@ class Annotator:
 
     def from_images(self, images: Tensor, seeds: Sequence[int] = ()) -> Annotation:
         """Reads the expression from images [B, 3, H, W] in [-1, 1], through the autoencoder."""
-        return self.from_latents(encode_image(self.components, images), seeds)
+        return self.from_latents(self.encode(images), seeds)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [-1, 1] -> the autoencoder's latents [B, C, h, w]."""
+        return encode_image(self.components, images)
 
     def predict(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Serves as an Expert: images [B, 3, H, W] in [-1, 1] -> probabilities [B, 7]."""
@@ -163,7 +167,7 @@ class Annotator:
             noise = initial_noise(seeds, latents.shape[1:]).to(latents)
             steps = torch.full((len(latents),), self.timestep)
             latents = self.components.scheduler.add_noise(latents, noise, steps)
-        context = self.context.expand(len(latents), -1, -1)
+        context = self.context.expand(latents.shape[0], -1, -1)  # a size that recordings leave open
         with no_action_units(self.components):
             return extract_features(self.components.unet, latents, self.timestep, context, self.tokens)
 

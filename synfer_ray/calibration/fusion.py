@@ -25,7 +25,7 @@ class FusionScale(nn.Module):
         """Grids [B, C, S, S] and the coarser scale's result -> [B, width, min(S, 16), min(S, 16)]."""
         encoded = {}
         for branch, grid in grids.items():
-            side = min(grid.shape[-1], LARGEST_GRID)
+            side = min(int(grid.shape[-1]), LARGEST_GRID)
             encoded[branch] = F.adaptive_avg_pool2d(self.encode[branch](grid), side)
             if coarser:
                 enlarged = F.interpolate(coarser[branch], size=(side, side), mode="nearest")

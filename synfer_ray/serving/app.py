@@ -17,6 +17,7 @@ from synfer_ray.calibration.vote import ON_MISMATCH, check_roles
 from synfer_ray.config import ServeConfig
 from synfer_ray.errors import InputError, choose
 from synfer_ray.serving.grpc_methods import GrpcMethods
+from synfer_ray.serving.proxy import REPRODUCIBLE
 from synfer_ray.serving.rest import rest_app
 from synfer_ray.serving.service import CalibratorService
 from synfer_ray.settings import merge_config
@@ -80,7 +81,11 @@ def calibrator_app(config: ServeConfig) -> Application:
         max_ongoing_requests=replicas.max_ongoing_requests,
         max_queued_requests=replicas.max_queued_requests,
         backpressure_config={"status_code": 503, "retry_after_s": replicas.retry_after_s},
-        ray_actor_options={"num_cpus": replicas.num_cpus, "num_gpus": replicas.num_gpus},
+        ray_actor_options={
+            "num_cpus": replicas.num_cpus,
+            "num_gpus": replicas.num_gpus,
+            "runtime_env": {"env_vars": REPRODUCIBLE},
+        },
         graceful_shutdown_timeout_s=config.request_timeout_s,
     ).bind(config, models)
 

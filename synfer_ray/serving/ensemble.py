@@ -1,6 +1,5 @@
 """The voters and the vote on one device: faces in, verdicts out, the same for a face in any batch."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,19 +7,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synfer_ray.calibration.feranno import Annotator
 from synfer_ray.config import ServeConfig
 from synfer_ray.serving.faces import Face
-from synfer_ray.stages.attention_overlay import attention_of
+from synfer_ray.serving.steady_voter import SteadyVoter
 from synfer_ray.stages.calibrator import Calibrator
 from synfer_ray.stages.voter import Voter
 from synfer_ray.storage.schema import VOTER
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
-
-PROBES = 8
-"""Faces of noise that are looked at in every place of a batch; one alone may agree by chance."""
-
-logger = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,62 +41,31 @@ class Verdict:
 class Ensemble:
     """Loads the voters, and has them answer once.
 
-    They see batches of one size, so that a face's answer does not depend on its neighbours. Where it depends
-    on its place in the batch, as matrix kernels may have it, they see one face at a time.
-
     Raises:
         InputError: a model is missing, damaged or described wrongly.
     """
 
     def __init__(self, config: ServeConfig) -> None:
-        self.voter = Voter(config, config.voters)
-        if self.voter.refusal:  # type: ignore[attr-defined]
-            raise self.voter.refusal  # type: ignore[attr-defined]
+        voter = Voter(config, config.voters)
+        if voter.refusal:  # type: ignore[attr-defined]
+            raise voter.refusal  # type: ignore[attr-defined]
         self.rule = Calibrator(config.voters, config.vote)
-        self.batch_size = config.batch_size
-        self.image_size = self.voter.image_size
+        self.batch_size, self.image_size = config.batch_size, voter.image_size
+        experts = {expert.name: expert for expert in voter.experts}
+        self.voters = [SteadyVoter(experts[name], self.batch_size, self.image_size) for name in config.voters]
         self.probe = Face(
             np.linspace(-1, 1, 3 * self.image_size**2, dtype=np.float32).reshape(3, self.image_size, -1)
         )
-        noise = np.random.default_rng(0).uniform(-1, 1, (PROBES, *self.probe.pixels.shape))
-        if any(self._depends_on_place(pixels) for pixels in noise.astype(np.float32)):
-            logger.warning("answers depend on the place in a batch here: faces are judged one by one")
-            self.batch_size = 1
         self.first_answer = self([self.probe])[0]
 
+    @torch.inference_mode()
     def __call__(self, faces: Sequence[Face]) -> list[Verdict]:
         """Judges up to `batch_size` faces."""
-        padded = [*faces, *[faces[0]] * (self.batch_size - len(faces))]
-        votes, attention = self._votes(
-            np.stack([face.pixels for face in padded]), [face.attention for face in faces]
-        )
-        return [
-            self._verdict(face, votes[:, place], attention[place] if attention else None)
-            for place, face in enumerate(faces)
-        ]
-
-    def _depends_on_place(self, pixels: NDArray[np.float32]) -> bool:
-        first, *others = self._votes(np.stack([pixels] * self.batch_size))[0].swapaxes(0, 1)
-        return any(not np.array_equal(votes, first, equal_nan=True) for votes in others)
-
-    @torch.inference_mode()
-    def _votes(
-        self, pixels: NDArray[np.float32], attention: Sequence[bool] = ()
-    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32] | None]]:
-        """Returns votes [V, B, 7] in the order of the voters, and FERAnno's attention where it is wanted."""
-        votes: dict[str, NDArray[np.float32]] = {}
-        maps: list[NDArray[np.float32] | None] = []
-        for expert in self.voter.experts:
-            if isinstance(expert, Annotator):
-                annotation = expert.from_images(torch.from_numpy(pixels))
-                votes[expert.name] = annotation.probs.cpu().numpy()
-                maps = [
-                    attention_of(annotation, place) if wanted else None
-                    for place, wanted in enumerate(attention)
-                ]
-            else:
-                votes[expert.name] = expert.predict(pixels)
-        return np.stack([votes[name] for name in self.voter.voters]), maps
+        pixels, wanted = np.stack([face.pixels for face in faces]), [face.attention for face in faces]
+        said, attention = zip(*(voter(pixels, wanted) for voter in self.voters))
+        votes = np.stack(said, axis=1)
+        maps = next(filter(None, attention), [None] * len(faces))
+        return [self._verdict(*row) for row in zip(faces, votes, maps)]
 
     def _verdict(
         self, face: Face, votes: NDArray[np.float32], attention: NDArray[np.float32] | None
@@ -111,7 +73,7 @@ class Ensemble:
         row = {
             "assigned_label": None if face.label is None else EXPRESSIONS.index(face.label),
             "compound": None,
-            **{f"{VOTER}{name}": vote for name, vote in zip(self.voter.voters, votes)},
+            **{f"{VOTER}{name}": vote for name, vote in zip(self.rule.voters, votes)},
         }
         outcome = self.rule.outcome([row])
         return Verdict(

@@ -16,6 +16,9 @@ from synfer_ray.config import LimitsConfig
 
 MAX_BODY = "SYNFER_MAX_BODY_BYTES"
 NICENESS = 10
+REPRODUCIBLE = {"MKL_CBWR": "AUTO,STRICT"}
+"""What a replica needs in its environment before it loads torch, so that Intel's matrix kernels round alike
+in batches of all sizes: a lone face need not wait for a full batch of padding."""
 
 
 def proxy_environment(limits: LimitsConfig) -> dict[str, str]:

@@ -58,33 +58,10 @@ def test_verdicts_are_the_rows_of_the_calibrate_job(ensemble, faces, serve_confi
 
 def test_an_answer_does_not_depend_on_the_batch(ensemble, faces):
     alone = [ensemble([face])[0] for face in faces]
-    size = ensemble.batch_size
-    for first in range(size):
-        for one, verdict in zip(faces[first : first + size], ensemble(faces[first : first + size])):
-            np.testing.assert_array_equal(verdict.votes, alone[faces.index(one)].votes)
-
-
-class Crooked:
-    """An expert whose answer depends a little on the place in the batch."""
-
-    def __init__(self, name):
-        self.name = name
-        self.batches = []
-
-    def predict(self, pixels):
-        self.batches.append(len(pixels))
-        return (
-            np.full((len(pixels), 7), 0.1, np.float32)
-            + np.arange(len(pixels), dtype=np.float32)[:, None] * 1e-7
-        )
-
-
-def test_where_the_place_in_a_batch_counts_faces_are_judged_one_by_one(serve_config, monkeypatch, caplog):
-    crooked = Crooked("residual")
-    monkeypatch.setattr("synfer_ray.stages.voter.load_expert", lambda *_: crooked)
-    ensemble = Ensemble(replace(serve_config, voters=["residual"]))
-    assert ensemble.batch_size == 1 and crooked.batches == [4, 1]
-    assert "one by one" in caplog.text
+    for size in range(1, ensemble.batch_size + 1):
+        for first in range(len(faces)):
+            for one, verdict in zip(faces[first : first + size], ensemble(faces[first : first + size])):
+                np.testing.assert_array_equal(verdict.votes, alone[faces.index(one)].votes)
 
 
 def test_attention_comes_for_those_who_ask(ensemble, faces):

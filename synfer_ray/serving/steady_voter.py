@@ -1,0 +1,87 @@
+"""A voter that says exactly the same of a face, whatever batch it comes in."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from synfer_ray.calibration.experts import Expert
+from synfer_ray.calibration.feranno import Annotator
+from synfer_ray.calibration.recorded import RecordedAnnotator, recorded
+from synfer_ray.stages.attention_overlay import attention_of
+
+PROBES = 8
+"""Faces of noise that are looked at in every place of a batch; one alone may agree by chance."""
+
+logger = logging.getLogger("ray.serve")
+
+
+class SteadyVoter:
+    """Asks an expert in batches of a few sizes, in all of which its answer to a face is the same to the bit.
+
+    Kernels may round otherwise in a batch of another size (`serving.proxy.REPRODUCIBLE` keeps Intel's matrix
+    kernels from it): such sizes are left out, and faces are padded to the next one. Where even the place in a
+    full batch counts, the expert sees one face at a time.
+
+    Args:
+        largest: the size of a full batch.
+    """
+
+    def __init__(self, expert: Expert, largest: int, image_size: int) -> None:
+        self.name = expert.name
+        self.sizes = equal_sizes(expert, largest, image_size)
+        self.expert = recorded(expert, self.sizes, image_size)
+
+    def __call__(
+        self, pixels: NDArray[np.float32], attention: Sequence[bool] = ()
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32] | None]]:
+        """Judges faces [B, 3, S, S] in [-1, 1].
+
+        Returns:
+            Votes [B, 7] and, from FERAnno, where it looked at the faces of which `attention` wants to know.
+        """
+        votes: list[NDArray[np.float32]] = []
+        maps: list[NDArray[np.float32] | None] = []
+        for first in range(0, len(pixels), self.sizes[-1]):
+            faces = pixels[first : first + self.sizes[-1]]
+            size = next(size for size in self.sizes if size >= len(faces))
+            padded = np.concatenate([faces, *[faces[:1]] * (size - len(faces))])
+            if isinstance(self.expert, Annotator | RecordedAnnotator):
+                annotation = self.expert.from_images(torch.from_numpy(padded))
+                votes.append(annotation.probs.cpu().numpy()[: len(faces)])
+                wanted = attention[first : first + len(faces)]
+                maps += [attention_of(annotation, place) if is_ else None for place, is_ in enumerate(wanted)]
+            else:
+                votes.append(self.expert.predict(padded)[: len(faces)])
+        return np.concatenate(votes), maps
+
+
+def equal_sizes(expert: Expert, largest: int, image_size: int) -> list[int]:
+    """The sizes of batches, in rising order, in which an expert says the same of a face in any place."""
+    shape = (PROBES, 3, image_size, image_size)
+    probes = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    expected = []
+    for probe in probes:
+        votes = expert.predict(np.stack([probe] * largest))
+        if not _all_equal(votes, votes[0]):
+            logger.warning(
+                "%s: answers depend on the place in a batch here, faces are judged one by one", expert.name
+            )
+            return [1]
+        expected.append(votes[0])
+    smaller = [2**power for power in range((largest - 1).bit_length())]
+    return [*(size for size in smaller if _agrees(expert, size, probes, expected)), largest]
+
+
+def _agrees(
+    expert: Expert, size: int, probes: NDArray[np.float32], expected: Sequence[NDArray[np.float32]]
+) -> bool:
+    return all(
+        _all_equal(expert.predict(np.stack([probe] * size)), vote) for probe, vote in zip(probes, expected)
+    )
+
+
+def _all_equal(votes: NDArray[np.float32], vote: NDArray[np.float32]) -> bool:
+    return np.array_equal(votes, np.broadcast_to(vote, votes.shape), equal_nan=True)

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from synfer_ray.serving.steady_voter import SteadyVoter
+
+FACES = np.random.default_rng(1).uniform(-1, 1, (8, 3, 4, 4)).astype(np.float32)
+
+
+class Expert:
+    """Votes by the pixels, and rounds otherwise in batches of some sizes, or in some places."""
+
+    name = "expert"
+
+    def __init__(self, crooked_sizes=(), crooked_place=None):
+        self.crooked_sizes = crooked_sizes
+        self.crooked_place = crooked_place
+        self.batches = []
+
+    def predict(self, pixels):
+        self.batches.append(len(pixels))
+        votes = np.repeat(pixels.mean(axis=(1, 2, 3))[:, None], 7, axis=1)
+        if len(pixels) in self.crooked_sizes:
+            votes += np.float32(1e-6)
+        if self.crooked_place is not None:
+            votes[self.crooked_place :] += np.float32(1e-6)
+        return votes
+
+
+@pytest.mark.parametrize(
+    ("crooked", "sizes"), [((), [1, 2, 4, 8]), ((1,), [2, 4, 8]), ((2, 4), [1, 8]), ((1, 2, 4), [8])]
+)
+def test_sizes_that_round_otherwise_are_left_out(crooked, sizes):
+    voter = SteadyVoter(expert := Expert(crooked), 8, 4)
+    assert voter.sizes == sizes
+    for count in range(1, 9):
+        expert.batches.clear()
+        votes, _ = voter(FACES[:count])
+        assert expert.batches == [min(size for size in sizes if size >= count)]
+        np.testing.assert_array_equal(votes, voter(FACES)[0][:count])
+
+
+def test_a_full_batch_may_have_any_size():
+    assert SteadyVoter(Expert(), 6, 4).sizes == [1, 2, 4, 6]
+    assert SteadyVoter(Expert(), 1, 4).sizes == [1]
+
+
+def test_where_the_place_in_a_batch_counts_faces_are_judged_one_by_one(caplog):
+    voter = SteadyVoter(expert := Expert(crooked_place=3), 8, 4)
+    expert.batches.clear()
+    votes, _ = voter(FACES)
+    assert expert.batches == [1] * 8 and "one by one" in caplog.text
+    np.testing.assert_array_equal(votes, Expert().predict(FACES))
+
+
+def test_a_voter_that_says_nothing_says_it_in_every_batch():
+    class Silent(Expert):
+        def predict(self, pixels):
+            return np.full((len(pixels), 7), np.nan, np.float32)
+
+    assert SteadyVoter(Silent(), 4, 4).sizes == [1, 2, 4]
