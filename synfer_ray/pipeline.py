@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from synfer_ray.calibration.vote import ON_MISMATCH, check_roles
-from synfer_ray.config import DTYPES, IMAGE_FORMATS, GenerateConfig
+from synfer_ray.config import AU_PRIORS, DTYPES, IMAGE_FORMATS, GenerateConfig
 from synfer_ray.errors import PARTIAL, InputError, RunFailed, choose
 from synfer_ray.language.models import api_key, check_language_model, model_fingerprint
 from synfer_ray.plan import Plan, plan_row
@@ -24,6 +24,7 @@ from synfer_ray.runtime import fit_pools, ray_session, run_shards
 from synfer_ray.stages.attempts import clear_attempts
 from synfer_ray.stages.layout_pool import open_layouts
 from synfer_ray.stall import Stalled
+from synfer_ray.storage.au_prior import AU_PRIOR, Readings, read_au_prior
 from synfer_ray.storage.bundle import (
     FERANNO,
     controlled_action_units,
@@ -143,9 +144,21 @@ def make_plan(config: GenerateConfig, bundle: Path) -> Plan:
     pool = open_layouts(config.layout, bundle)
     layouts = (pool.prefix, len(pool)) if pool else None
     pinned = replace(config, bundle=pin_bundle(config.bundle))  # every node must load the same files
-    plan = Plan(pinned, models, layouts, controlled_action_units(bundle))
+    plan = Plan(pinned, models, layouts, controlled_action_units(bundle), au_readings(config, bundle))
     plan_row(plan, 0)  # a wrong expression or attribute shows here
     return plan
+
+
+def au_readings(config: GenerateConfig, bundle: Path) -> Readings | None:
+    """Returns the action units of real faces that the plan draws from; None if it follows the textbooks.
+
+    Raises:
+        InputError: `au_prior=faces`, and the bundle has no readings.
+    """
+    folder = bundle / AU_PRIOR
+    if config.au_prior == "textbook" or (config.au_prior is None and not folder.is_dir()):
+        return None
+    return read_au_prior(folder)
 
 
 def check(config: GenerateConfig, bundle: Path) -> None:
@@ -167,6 +180,8 @@ def check(config: GenerateConfig, bundle: Path) -> None:
     if not config.voters:
         raise InputError("voters is empty; labels are calibrated by at least one")
     check_language_model(config.enricher, "enricher")
+    if config.au_prior is not None:
+        choose(config.au_prior, AU_PRIORS, "au_prior")
     choose(config.dtype, DTYPES, "dtype")
     choose(config.image_format, IMAGE_FORMATS, "image_format")
     choose(config.vote.on_mismatch, ON_MISMATCH, "vote.on_mismatch")

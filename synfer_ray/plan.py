@@ -5,15 +5,17 @@ Actors, blocks and restarts may come in any number and order; row k stays what i
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from synfer_ray.config import GenerateConfig
 from synfer_ray.errors import InputError
 from synfer_ray.prompts import sample_attributes, write_caption
+from synfer_ray.storage.au_prior import Readings
 from synfer_ray.storage.fingerprint import fingerprint
 from synfer_ray.taxonomy.action_units import ACTION_UNITS as UNITS
 from synfer_ray.taxonomy.au_priors import sample_action_units
@@ -47,12 +49,14 @@ class Plan:
             language model that words the prompts.
         layouts: prefix and number of the faces that layouts are drawn from; None starts from noise.
         controlled: the action units that the adapter was trained on; all others are left unknown.
+        readings: action units of real faces to draw from; None follows the textbooks.
     """
 
     config: GenerateConfig
     models: Mapping[str, str | None]
     layouts: tuple[str, int] | None = None
     controlled: Sequence[str] = UNITS
+    readings: Readings | None = field(default=None, compare=False, repr=False)
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -106,9 +110,7 @@ def plan_row(plan: Plan, index: int) -> PlanRow:
     config = plan.config
     expression = expression_of(config, index)
     compound = None if expression in EXPRESSIONS else expression
-    is_controlled = np.isin(UNITS, plan.controlled)
-    action_units = sample_action_units(expression, _rng(config, index, ACTION_UNITS))
-    action_units[~is_controlled] = np.nan
+    action_units = _action_units(plan, expression, _rng(config, index, ACTION_UNITS))
     attributes = sample_attributes(config.attributes, _rng(config, index, ATTRIBUTES))
     described = action_units if config.describe_action_units else np.full_like(action_units, np.nan)
     return PlanRow(
@@ -145,6 +147,13 @@ def expression_of(config: GenerateConfig, index: int) -> str:
     if compounds_after > compounds_before:
         return compounds[compounds_before % len(compounds)]
     return basic[(index - compounds_before) % len(basic)]
+
+
+def _action_units(plan: Plan, expression: str, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Those of a real face of the expression; where none is at hand, as of compound ones, textbooks'."""
+    faces = (plan.readings or {}).get(expression)
+    drawn = sample_action_units(expression, rng) if faces is None else faces[rng.integers(len(faces))]
+    return np.where(np.isin(UNITS, plan.controlled), drawn, np.float32(np.nan))
 
 
 def _layout_source(plan: Plan, rng: np.random.Generator) -> str | None:

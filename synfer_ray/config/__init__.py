@@ -11,6 +11,7 @@ from synfer_ray.config.evaluation import EvaluateConfig, StudyConfig, SweepConfi
 from synfer_ray.config.experts import ExpertConfig, FacesConfig, RemoteModelConfig, VoteConfig
 from synfer_ray.config.fetext import FETextConfig
 from synfer_ray.config.generation import (
+    AU_PRIORS,
     DTYPES,
     IMAGE_FORMATS,
     GenerateConfig,
@@ -34,6 +35,7 @@ from synfer_ray.config.training import (
 )
 
 __all__ = [
+    "AU_PRIORS",
     "DTYPES",
     "IMAGE_FORMATS",
     "ArchitectureConfig",

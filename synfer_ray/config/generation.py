@@ -68,6 +68,7 @@ class LayoutConfig:
 
 
 DTYPES = ("float32", "bfloat16", "float16")
+AU_PRIORS = ("textbook", "faces")
 IMAGE_FORMATS = ("png", "jpeg", "webp")
 
 
@@ -77,8 +78,10 @@ class GenerateConfig:
 
     `num_images` rows are planned; with `accepted_per_class`, as many as give every expression that number of
     accepted rows by calibrated label, at most `max_images` (0: ten for each row asked for). Rows are
-    bit-identical for one `batch_size`, `num_threads` and kind of device, whatever the pools. `enricher` says
-    who words the prompts; with `describe_action_units` they tell of the strongest ones in words, too.
+    bit-identical for one `batch_size`, `num_threads` and kind of device, whatever the pools. `au_prior` says
+    where the action units of an expression come from: `textbook`, or real `faces` if the bundle has readings
+    of some (the default then). `enricher` says who words the prompts; with `describe_action_units` they tell
+    of the strongest action units in words, too.
     """
 
     output: str = MISSING
@@ -96,6 +99,7 @@ class GenerateConfig:
     )
     compound_share: float = 0.0
     attributes: dict[str, dict[str, float]] = field(default_factory=dict)
+    au_prior: str | None = None
     describe_action_units: bool = True
     enricher: LanguageModelConfig = field(default_factory=LanguageModelConfig)
 

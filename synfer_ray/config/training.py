@@ -77,9 +77,10 @@ class TrainingConfig:
 
     `base` is a Stable Diffusion folder or hub id to start from; without it all networks start untrained.
     Faces are resized to `image_size`, by default the size that the model was (or will be) trained on. A
-    finished bundle holds `layouts` synthetic faces to start from. The diffusion model sees a face of a rare
-    expression up to `rare_repeats` times an epoch; `joint` trains it on together with the adapter, which pays
-    for small models and is left out (no steps) by default. FERAnno learns from every face as it is and from
+    finished bundle holds `layouts` synthetic faces to start from, and the action units of the
+    `au_prior_faces` clearest faces of each expression. The diffusion model sees a face of a rare expression
+    up to `rare_repeats` times an epoch; `joint` trains it on together with the adapter, which pays for small
+    models and is left out (no steps) by default. FERAnno learns from every face as it is and from
     `feranno_views` random views of it.
     """
 
@@ -90,6 +91,7 @@ class TrainingConfig:
     lora_rank: int = 0
     image_size: int | None = None
     layouts: int = 256
+    au_prior_faces: int = 64
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     autoencoder: FitConfig = field(default_factory=FitConfig)
     decoder: FitConfig = field(default_factory=lambda: FitConfig(steps=0))

@@ -9,6 +9,7 @@ from pathlib import Path
 from synfer_ray.config import ExpertConfig, RemoteModelConfig
 from synfer_ray.errors import InputError, choose
 from synfer_ray.remote.model import open_remote
+from synfer_ray.storage.au_prior import AU_PRIOR
 from synfer_ray.storage.fingerprint import DIGITS, fingerprint, fingerprint_folder
 from synfer_ray.storage.hub import check_stable_diffusion, is_hub_id, local_folder, model_folder
 from synfer_ray.storage.local_copy import is_remote, local_copy, pin
@@ -101,14 +102,14 @@ def controlled_action_units(bundle: Path) -> tuple[str, ...]:
 def model_fingerprints(
     bundle: Path, experts: Sequence[str], specs: Mapping[str, ExpertConfig]
 ) -> dict[str, str | None]:
-    """Returns the fingerprints of the diffusion model, adapter, preview decoder and the named experts.
+    """Returns the fingerprints of the diffusion model, adapter, preview decoder, AU prior and named experts.
 
-    A bundle may lack the adapter and the preview decoder: None.
+    A bundle may lack the adapter, the preview decoder and the prior: None.
 
     Raises:
         InputError: a part is missing.
     """
-    optional = {"adapter": bundle / "au_adapter", "preview": bundle / PREVIEW}
+    optional = {"adapter": bundle / "au_adapter", "preview": bundle / PREVIEW, AU_PRIOR: bundle / AU_PRIOR}
     return {
         "model": fingerprint({part: fingerprint_path(bundle / part) for part in DIFFUSION_PARTS}),
         **{name: fingerprint_path(part) if part.is_dir() else None for name, part in optional.items()},

@@ -13,6 +13,7 @@ from synfer_ray.errors import InputError, choose
 from synfer_ray.runtime import ray_session
 from synfer_ray.storage.hub import MODEL_FILES, model_folder
 from synfer_ray.training import parts
+from synfer_ray.training.au_prior import train_au_prior
 
 if TYPE_CHECKING:
     from synfer_ray.diffusion.components import Components
@@ -107,7 +108,7 @@ def is_trained(config: TrainingConfig, name: str) -> bool:
 
 
 def complete(config: TrainingConfig) -> None:
-    """Adds what makes the parts a pipeline: `model_index.json`, the layout pool and the model card."""
+    """Adds what makes the parts a pipeline: `model_index.json`, layouts, the AU prior and the model card."""
     import torch
 
     from synfer_ray.diffusion.components import as_pipeline, load_components
@@ -117,6 +118,7 @@ def complete(config: TrainingConfig) -> None:
     as_pipeline(components).save_config(config.bundle)
     if config.layouts:
         write_layouts(config, components)
+    train_au_prior(config)
     write_model_card(config)
 
 
