@@ -64,6 +64,25 @@ def test_action_units_and_prompt_fit_the_expression():
         assert names_other_expression(row.prompt, expression) is None
 
 
+def test_action_units_are_those_of_a_real_face_of_the_expression_if_readings_are_at_hand():
+    rng = np.random.default_rng(0)
+    readings = {name: rng.random((5, 41)).astype(np.float32) for name in EXPRESSIONS}
+    read = replace(plan(), readings=readings, controlled=ACTION_UNITS[:9])
+    drawn = [plan_row(read, index) for index in range(350)]
+    for place, name in enumerate(EXPRESSIONS):
+        rows = np.array([row.action_units for row in drawn if row.assigned_label == place], np.float32)
+        assert np.isnan(rows[:, 9:]).all()
+        faces = {tuple(face) for face in readings[name][:, :9]}
+        assert {tuple(row) for row in rows[:, :9]} == faces  # all five of them come up
+    np.testing.assert_array_equal(drawn[3].action_units, plan_row(read, 3).action_units)
+
+
+def test_a_blend_follows_the_textbooks_whatever_readings_there_are():
+    settings = {"compound_share": 1.0, "compounds": ["sadly angry"]}
+    read = replace(plan(**settings), readings={name: np.ones((1, 41), np.float32) for name in EXPRESSIONS})
+    assert plan_row(read, 3) == plan_row(plan(**settings), 3)
+
+
 def test_prompts_keep_silent_on_action_units_if_they_should():
     for index in range(42):
         told, silent = (plan_row(plan(describe_action_units=tell), index) for tell in (True, False))

@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
 from synfer_ray.calibration.feranno import Annotator, FERAnno
 from synfer_ray.calibration.networks import FERClassifier
+from synfer_ray.storage.au_prior import write_au_prior
 from synfer_ray.storage.weights import save_model
+from synfer_ray.taxonomy.au_priors import sample_action_units
+from synfer_ray.taxonomy.expressions import EXPRESSIONS
 from tests.tiny import tiny_components
 
 EXPERTS = {
@@ -29,6 +33,9 @@ def save_tiny_bundle(folder: Path, seed: int = 0) -> Path:
     for number, (name, settings) in enumerate(EXPERTS.items()):
         torch.manual_seed(number)
         save_model(FERClassifier(**settings, input_size=32), folder / "experts" / name)
+    rng = np.random.default_rng(seed)
+    readings = {name: np.stack([sample_action_units(name, rng) for _ in range(3)]) for name in EXPRESSIONS}
+    write_au_prior(folder / "au_prior", readings)
     (folder / "layouts").mkdir()
     save_file({"latents": torch.randn(5, 4, 8, 8).half()}, folder / "layouts" / "latents.safetensors")
     return folder

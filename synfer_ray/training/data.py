@@ -72,16 +72,19 @@ def tokenize(tokenizer, texts: Iterable[str]) -> np.ndarray:
     return encoded.input_ids.astype(np.int64)
 
 
-def repeat_rare(batch: Mapping[str, np.ndarray], share: np.ndarray, most: int) -> dict[str, np.ndarray]:
-    """Repeats rows of rare expressions, by the root of how much rarer they are than the most frequent one.
+def repeat_rare(
+    batch: Mapping[str, np.ndarray], share: np.ndarray, most: int, power: float
+) -> dict[str, np.ndarray]:
+    """Repeats rows of rare expressions, by a power of how much rarer they are than the most frequent one.
 
     Takes `label_probs` [N,7] and any other columns, and returns the others.
 
     Args:
         share: of each expression among all rows, [7].
         most: so often a row comes at most; 1 leaves all as they are.
+        power: 0.5 for the root; 1 would make all expressions as frequent.
     """
-    times = np.sqrt(share.max() / share.clip(1e-9)).clip(1, most).round().astype(int)
+    times = ((share.max() / share.clip(1e-9)) ** power).clip(1, most).round().astype(int)
     columns = dict(batch)
     top = columns.pop("label_probs").argmax(axis=1)
     return {name: np.repeat(column, times[top], axis=0) for name, column in columns.items()}

@@ -268,7 +268,8 @@ def _repeated(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":
     if config.rare_repeats < 1:
         raise InputError(f"rare_repeats={config.rare_repeats}: every face is shown once at least")
     rows = _latents(config, [*columns, "label_probs"])
-    return rows.map_batches(partial(repeat_rare, share=_class_share(config), most=config.rare_repeats))
+    how_often = {"share": _class_share(config), "most": config.rare_repeats, "power": config.rare_power}
+    return rows.map_batches(partial(repeat_rare, **how_often))
 
 
 def _views(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":

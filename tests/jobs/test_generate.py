@@ -12,7 +12,7 @@ import pytest
 from synfer_ray.benchmarks.stand_in import stand_in
 from synfer_ray.config import PoolConfig, SamplingConfig, VoteConfig
 from synfer_ray.errors import InputError
-from synfer_ray.pipeline import generate, shards_of
+from synfer_ray.pipeline import au_readings, generate, shards_of
 from synfer_ray.storage.manifest import read_manifest
 from synfer_ray.storage.shards import read_commits
 from synfer_ray.storage.verify import verify
@@ -122,6 +122,8 @@ assert not {{"ray", "torch"}} & set(sys.modules)
         ({"voters": []}, "voters"),
         ({"num_images": 0}, "num_images=0"),
         ({"dtype": "float8"}, "float8.*float16"),
+        ({"au_prior": "face"}, "face.*faces"),
+        ({"au_prior": "textbook"}, 'au_prior: null -> "textbook"'),
         ({"image_format": "gif"}, "gif.*png"),
         ({"vote": VoteConfig(on_mismatch="relable")}, "relable.*relabel"),
         ({"expressions": ["hapy"]}, "hapy.*happy"),
@@ -130,6 +132,17 @@ assert not {{"ray", "torch"}} & set(sys.modules)
 def test_what_cannot_be_continued_is_refused(finished, config, changes, message):
     with pytest.raises(InputError, match=message):
         generate(replace(config, **changes))
+
+
+def test_a_bundle_without_readings_of_faces_follows_the_textbooks(config, tmp_path):
+    bundle = shutil.copytree(config.bundle, tmp_path / "bundle")
+    drawn = au_readings(config, bundle)
+    assert {name: faces.shape for name, faces in drawn.items()} == dict.fromkeys(EXPRESSIONS, (3, 41))
+    assert au_readings(replace(config, au_prior="textbook"), bundle) is None
+    shutil.rmtree(bundle / "au_prior")
+    assert au_readings(config, bundle) is None
+    with pytest.raises(InputError, match=r"au_prior/action_units\.safetensors"):
+        au_readings(replace(config, au_prior="faces"), bundle)
 
 
 def test_the_guide_under_another_name_is_still_no_judge(config):

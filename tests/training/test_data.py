@@ -57,10 +57,12 @@ def test_rare_classes_weigh_more_and_the_mean_weight_is_one():
 def test_rare_expressions_are_repeated_by_the_root_of_their_rarity(most, times):
     share = np.array([0.49, 0.12, 0.01, 0, 0, 0, 0.38])
     batch = {"sample_id": np.array(["a", "b", "c"]), "label_probs": np.eye(7)[:3], "x": np.ones((3, 2))}
-    repeated = repeat_rare(batch, share, most)
+    repeated = repeat_rare(batch, share, most, power=0.5)
     assert set(repeated) == {"sample_id", "x"}
     assert "".join(repeated["sample_id"]) == "".join(name * time for name, time in zip("abc", times))
     assert repeated["x"].shape == (sum(times), 2)
+    evened = repeat_rare(batch, share, 100, power=1.0)
+    assert "".join(evened["sample_id"]) == "a" + "b" * 4 + "c" * 49
 
 
 def test_faces_of_another_size_are_resized_and_encoded_a_few_at_a_time(tmp_path, monkeypatch):
