@@ -1,4 +1,4 @@
-"""What a bundle knows of its faces' action units: what was read from the clearest faces of each expression.
+"""What a bundle knows of its faces' action units: what was read from clear faces of each expression.
 
 `taxonomy.au_priors` has what textbooks say of an expression. This is what it looks like to the labeller, in
 the faces that the model learnt from: which action units come together, and how strongly.

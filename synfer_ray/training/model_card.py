@@ -20,7 +20,7 @@ tags: [facial-expression, action-units, synthetic-data, synfer]
 A text-to-face model for synthetic facial-expression data, in the plain diffusers layout
 (`StableDiffusionPipeline.from_pretrained` loads it), with the parts synfer-ray adds: `au_adapter/`,
 `preview/`, `feranno/`, `experts/`, `au_labeler/`, `layouts/` (latents of synthetic faces to start from) and
-`au_prior/` (action units of the clearest faces of each expression, as numbers alone).
+`au_prior/` (action units of clear faces of each expression, as numbers alone).
 
 - Images: {size} x {size}; latents {channels} x {latent} x {latent}.
 - `unet/` has {parameters:.1f} million parameters.

@@ -268,8 +268,8 @@ def _repeated(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":
     if config.rare_repeats < 1:
         raise InputError(f"rare_repeats={config.rare_repeats}: every face is shown once at least")
     rows = _latents(config, [*columns, "label_probs"])
-    how_often = {"share": _class_share(config), "most": config.rare_repeats, "power": config.rare_power}
-    return rows.map_batches(partial(repeat_rare, **how_often))
+    share, most, power = _class_share(config), config.rare_repeats, config.rare_power
+    return rows.map_batches(partial(repeat_rare, share=share, most=most, power=power))
 
 
 def _views(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":

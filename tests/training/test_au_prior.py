@@ -1,37 +1,63 @@
 import numpy as np
+import pytest
 
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
-from synfer_ray.training.au_prior import clearest_faces
+from synfer_ray.training.au_prior import conclude, telling_faces
+
+FACES = 420
 
 
-def faces(count: int = 400) -> tuple[np.ndarray, np.ndarray]:
+def faces() -> tuple[np.ndarray, np.ndarray]:
+    """Faces in which the unit of the same number grows with the expression; the last unit counts them."""
     rng = np.random.default_rng(3)
-    units = rng.random((count, 41)).astype(np.float32)
-    units[:, 5] = np.arange(count) / count  # tells which face it is
-    return units, rng.dirichlet(np.full(7, 0.4), count)
+    labels = np.arange(FACES) % 7
+    votes = (np.eye(7)[labels] + rng.dirichlet(np.ones(7), FACES)).astype(np.float32) / 2
+    units = rng.random((FACES, 41)).astype(np.float32) * 0.3
+    units[np.arange(FACES), labels] = rng.random(FACES)
+    units[:, 40] = np.arange(FACES) / FACES
+    return units, votes
 
 
-def test_the_clearest_faces_of_each_expression_are_picked():
-    units, probs = faces()
-    for place, (name, picked) in enumerate(clearest_faces(units, probs, 5).items()):
-        assert name == EXPRESSIONS[place] and picked.shape == (5, 41)
-        those = np.flatnonzero(probs.argmax(axis=1) == place)
-        clearest = sorted(those, key=lambda row: -probs[row, place])[:5]
-        np.testing.assert_array_equal(picked, units[clearest])
+def test_faces_are_picked_whose_action_units_tell_what_annotators_say():
+    units, votes = faces()
+    for place, (name, picked) in enumerate(telling_faces(units, votes, 10).items()):
+        assert name == EXPRESSIONS[place] and picked.shape == (10, 41)
+        those = (picked[:, 40] * FACES).round().astype(int)
+        np.testing.assert_array_equal(picked, units[those])
+        assert (votes[those].argmax(axis=1) == place).all()
+        others = np.setdiff1d(np.flatnonzero(votes.argmax(axis=1) == place), those)
+        assert units[those, place].mean() > units[others, place].mean() + 0.2
+        assert votes[those, place].mean() > votes[others, place].mean()
 
 
 def test_faces_of_which_nothing_is_known_are_left_out():
-    units, probs = faces()
-    known = clearest_faces(units, probs, 5)
-    best = np.flatnonzero((units == known["happy"][0]).all(axis=1))
-    units[best] = np.nan
-    np.testing.assert_array_equal(clearest_faces(units, probs, 4)["happy"], known["happy"][1:])
+    units, votes = faces()
+    units[:350] = np.nan
+    for picked in telling_faces(units, votes, 10).values():
+        assert (picked[:, 40] * FACES >= 349).all()
+    units[:-3] = np.nan
+    assert telling_faces(units, votes, 10) == {}
 
 
-def test_among_equally_clear_faces_the_draw_is_the_same_every_time_and_not_the_first_ones():
-    units, _ = faces()
-    probs = np.eye(7)[np.zeros(len(units), int)]
-    picked = clearest_faces(units, probs, 20)
-    np.testing.assert_array_equal(picked["neutral"], clearest_faces(units, probs, 20)["neutral"])
-    assert picked["neutral"][:, 5].max() > 0.5
-    assert not len(picked["happy"])
+def test_no_readings_are_kept_of_no_faces():
+    assert telling_faces(*faces(), 0) == {}
+
+
+def test_the_regression_is_at_its_optimum_for_expressions_of_equal_weight():
+    units, votes = faces()
+    keep = np.flatnonzero((votes.argmax(axis=1) != 2) | (np.arange(FACES) < 70))  # few sad faces
+    said, votes = conclude(units[keep], votes[keep]), votes[keep]
+    labels = votes.argmax(axis=1)
+    weight = 1 / np.bincount(labels)[labels]
+    surplus = (weight[:, None] * (said - votes)).sum(axis=0)  # the gradient of the offsets
+    assert np.abs(surplus).max() < 1e-3
+    assert np.mean([(said.argmax(axis=1) == labels)[labels == place].mean() for place in range(7)]) > 0.7
+    np.testing.assert_allclose(said.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("unknown", [0, 7])
+def test_an_unknown_unit_says_nothing(unknown):
+    units, votes = faces()
+    units[:, unknown] = np.nan
+    picked = telling_faces(units, votes, 5)
+    assert all(np.isnan(read[:, unknown]).all() and len(read) == 5 for read in picked.values())
