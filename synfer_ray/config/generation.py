@@ -13,13 +13,13 @@ from synfer_ray.config.pools import PoolConfig
 class SamplingConfig:
     """How many steps the sampler takes and how strongly it follows the conditions.
 
-    Without `au_guidance_scale` the action units weigh as much as the text, for a third less compute.
+    With `au_guidance_scale: null` the action units weigh as much as the text, for a third less compute.
     `guidance_rescale` takes back that share of the contrast that strong scales add.
     """
 
     num_inference_steps: int = 20
     guidance_scale: float = 2.0
-    au_guidance_scale: float | None = None
+    au_guidance_scale: float | None = 1.0
     guidance_rescale: float = 0.0
     negative_prompt: str = ""
 

@@ -45,7 +45,8 @@ class ServeConfig:
     """The served calibrator. `bundle` to `image_size` mean what they mean for `calibrate`.
 
     Attributes:
-        batch_size: faces of a device batch; its free places are padded, so that answers do not depend on it.
+        batch_size: faces of a full device batch; a smaller one is padded to the next size in which all
+            answers are the same to the bit.
         batch_wait_ms: how long an idle device waits for a second face.
         host: who may ask. HTTP listens on this address; Ray's gRPC proxy listens on all, so that with a
             loopback address here gRPC callers from elsewhere are refused.

@@ -71,7 +71,7 @@ def denoise(
     timesteps = scheduler.timesteps[start_step:]
     guided_steps = guidance.steps(len(timesteps)) if guidance else range(0)
     text_scale, au_scale = config.guidance_scale, config.au_guidance_scale
-    if au_scale is None:
+    if au_scale is None or au_tokens is None:
         au_scale = text_scale
     decode = guidance.decode if guidance and guidance.decode else partial(decode_latents, components)
     loss_scale = HALF_LOSS_SCALE if components.dtype == torch.float16 else 1.0

@@ -1,8 +1,8 @@
 """Dynamic batching: faces of all requests share the batches of one device.
 
 `serve.batch` closes a batch when its waiting time is over, even while the device is busy, and the small
-batches queue up. A padded batch costs the same however full it is; here the device closes it, in a thread
-of its own, so that it need not wait for a busy event loop between two batches.
+batches queue up, each of which costs more a face. Here the device closes it, in a thread of its own, so that
+it need not wait for a busy event loop between two batches.
 """
 
 import asyncio

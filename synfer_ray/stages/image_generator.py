@@ -128,8 +128,8 @@ class ImageGenerator:
         return ddim_invert(components, faces, self.neutral_embeds, layout.strength, steps)
 
     def au_tokens(self, rows: list[Row]) -> Tensor | None:
-        """Returns the adapter's tokens for the planned action units [B, N, D]; None without an adapter."""
-        if self.components.adapter is None:
+        """Returns the adapter's tokens for the planned action units [B, N, D]; None if nothing reads them."""
+        if self.components.adapter is None or not self.components.adapter.scale:
             return None
         action_units = torch.tensor([row["action_units"] for row in rows], device=self.components.device)
         with torch.inference_mode():

@@ -40,7 +40,9 @@ def sample(components: Components, prompts=PROMPTS, seeds=(1, 2, 3), start_step=
         options.setdefault("au_tokens", components.adapter.encode(action_units))
     return denoise(
         components,
-        SamplingConfig(**{"num_inference_steps": 4, "guidance_scale": 3.0} | fields),
+        SamplingConfig(
+            **{"num_inference_steps": 4, "guidance_scale": 3.0, "au_guidance_scale": None} | fields
+        ),
         initial_noise(seeds, components.latent_shape(32)),
         start_step,
         prompt_embeds=encode_prompt(components, prompts),
@@ -141,6 +143,9 @@ def test_forwards_are_batched_and_the_guided_branch_runs_once():
     sample(components, guidance_scale=5.0, au_guidance_scale=2.0)
     assert sizes == [9] * 4
     sizes.clear()
+    sample(components, guidance_scale=5.0, au_guidance_scale=2.0, au_tokens=None)
+    assert sizes == [6] * 4  # no action units to weigh
+    sizes.clear()
     sample(components, guidance=SemanticGuidance(TanhGuide(), start=0.5), targets=TARGETS)
     assert sizes == [6, 6, 3, 3, 6]  # the third step is the guided one: its conditional branch runs apart
 
@@ -161,6 +166,8 @@ def test_action_units_and_their_own_scale_change_the_image():
     none = sample(components, au_guidance_scale=0.0).latents
     assert (with_au - without).abs().max() > (weaker - without).abs().max() > 0.1
     torch.testing.assert_close(none, without, rtol=1e-3, atol=1e-3)
+    scaled_without = sample(components, au_tokens=None, au_guidance_scale=2.0).latents
+    assert torch.equal(scaled_without, without)
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
