@@ -4,6 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from synfer_ray.serving.proxy import REPRODUCIBLE
+
+os.environ.update(REPRODUCIBLE)  # before torch is loaded: models here answer to the bit as those of a replica
+
 SHARED = Path(os.environ.get("SYNFER_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 

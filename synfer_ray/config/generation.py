@@ -19,7 +19,7 @@ class SamplingConfig:
 
     num_inference_steps: int = 20
     guidance_scale: float = 2.0
-    au_guidance_scale: float | None = 1.0
+    au_guidance_scale: float | None = 1.25
     guidance_rescale: float = 0.0
     negative_prompt: str = ""
 
@@ -48,7 +48,7 @@ class GuidanceConfig:
     """
 
     guide: str | None = "guide"
-    step_size: float = 1.0
+    step_size: float = 0.2
     norm: str = "token"
     start: float = 0.5
     words_only: bool = True
