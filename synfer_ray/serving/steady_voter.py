@@ -30,7 +30,6 @@ class SteadyVoter:
     """
 
     def __init__(self, expert: Expert, largest: int, image_size: int) -> None:
-        self.name = expert.name
         self.sizes = equal_sizes(expert, largest, image_size)
         self.expert = recorded(expert, self.sizes, image_size)
 
