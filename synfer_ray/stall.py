@@ -16,9 +16,11 @@ from synfer_ray.errors import RunFailed
 Item = TypeVar("Item")
 
 SILENCE_SECONDS = "SYNFER_SILENCE_SECONDS"
-"""The environment variable with the seconds without an item that are too long; 600 without it."""
+"""The environment variable with the seconds without an item that are too long, whatever the pace so far."""
+LEAST_SECONDS = 600.0
 TIMES = 3.0
-"""Silence is not too long before so many times the longest wait so far."""
+"""Where nobody says otherwise, silence is too long after so many times the longest wait so far, or after
+`LEAST_SECONDS`, whichever is longer."""
 
 
 class Stalled(RunFailed):
@@ -45,7 +47,8 @@ def until_silent(items: Iterable[Item]) -> Iterator[Item]:
             arrived.put(error)
 
     threading.Thread(target=read, name="shards", daemon=True).start()
-    silence = float(os.environ.get(SILENCE_SECONDS, 600))
+    told = os.environ.get(SILENCE_SECONDS)
+    longest = 0.0
     patience: float | None = None
     last = monotonic()
     while True:
@@ -58,5 +61,6 @@ def until_silent(items: Iterable[Item]) -> Iterator[Item]:
         if isinstance(item, BaseException):
             raise item
         now = monotonic()
-        last, patience = now, max(silence, patience or 0.0, TIMES * (now - last))
+        longest, last = max(longest, now - last), now
+        patience = float(told) if told else max(LEAST_SECONDS, TIMES * longest)
         yield item

@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from synfer_ray import stall
 from synfer_ray.stall import SILENCE_SECONDS, Stalled, until_silent
 
 
@@ -44,16 +45,22 @@ def test_silence_after_some_items_is_found(monkeypatch):
 
 
 def test_the_first_item_may_take_its_time_and_sets_the_pace(monkeypatch):
-    monkeypatch.setenv(SILENCE_SECONDS, "0.01")
+    monkeypatch.setattr(stall, "LEAST_SECONDS", 0.01)
     assert list(until_silent(slow([1, 2], seconds=0.3))) == [1, 2]
 
 
 def test_a_slow_start_is_not_waited_for_again_and_again(monkeypatch):
-    monkeypatch.setenv(SILENCE_SECONDS, "0.1")
+    monkeypatch.setattr(stall, "LEAST_SECONDS", 0.1)
     started = time.monotonic()
     with pytest.raises(Stalled):
         list(until_silent(late_and_silent(0.5)))
     assert 1.5 < time.monotonic() - started < 5
+
+
+def test_who_says_how_long_is_waited_for_no_longer_after_a_slow_start(monkeypatch):
+    monkeypatch.setenv(SILENCE_SECONDS, "0.2")
+    with pytest.raises(Stalled, match="no shard for 0 seconds"):
+        list(until_silent(late_and_silent(2.0)))
 
 
 def late_and_silent(seconds):

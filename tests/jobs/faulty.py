@@ -45,11 +45,14 @@ class NaNGenerator(ImageGenerator):
 
 
 class SilentGenerator(ImageGenerator):
-    """Falls silent for ever with row POISON the first time, as if Ray had lost what it reports."""
+    """Falls silent for ever over its second shard the first time, as if Ray had lost what it reports."""
+
+    shards = 0
 
     def __call__(self, table):
+        self.shards += 1
         witness = Path(f"{self.config.output}-{SILENT}")
-        if POISON in table["index"].to_pylist() and not witness.exists():
+        if self.shards == 2 and not witness.exists():
             witness.touch()
             time.sleep(3600)
         return super().__call__(table)

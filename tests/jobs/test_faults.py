@@ -37,7 +37,7 @@ def test_a_run_that_falls_silent_starts_again_with_what_is_missing(config, refer
     silent = replace(config, output=str(tmp_path / "out"))
     done = subprocess.run(
         [sys.executable, "-m", "tests.jobs.faulty", SILENT, *settings(silent)],
-        env=os.environ | {SILENCE_SECONDS: "5"},
+        env=os.environ | {SILENCE_SECONDS: "20"},
         capture_output=True,
         text=True,
     )
