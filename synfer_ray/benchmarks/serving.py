@@ -34,6 +34,8 @@ ensemble: "Ensemble"
 """The models of a process that makes direct calls."""
 FILES = 16
 HEADERS = {"Content-Type": "image/png"}
+QUICKENED_SECONDS = 30.0
+"""After that an idle replica has recorded its voters."""
 SLICES = 5
 """So often do direct calls and loads take turns in a repetition: a machine's pace changes by the minute."""
 
@@ -88,6 +90,7 @@ def measure_serving(config: ServingBenchmarkConfig, bundle: str, repetitions: in
             alone, saturated = load(seconds, callers=1), load(seconds, callers=2 * serve.batch_size)
             return Compared(direct, alone, saturated, load(seconds, rate=saturated.rate / 2))
 
+        time.sleep(QUICKENED_SECONDS)
         for _ in range(repetitions):
             compared = reduce(add, (compare(config.seconds / SLICES) for _ in range(SLICES)))
             overload = load(config.seconds, rate=compared.saturated.rate * 2)
@@ -132,6 +135,7 @@ def load_models(config: ServeConfig) -> None:
     from synfer_ray.serving.ensemble import Ensemble
 
     ensemble = Ensemble(config)  # has judged a full batch
+    ensemble.quicken()
 
 
 def direct_calls(config: ServeConfig, files: Sequence[bytes], seconds: float) -> DirectCalls:

@@ -24,24 +24,32 @@ logger = logging.getLogger(__name__)
 Outputs = tuple[Tensor, ...]
 
 
-def recorded(expert: Expert, sizes: Sequence[int], image_size: int) -> Expert:
-    """Returns a voter for images [B, 3, image_size, image_size], B among `sizes`, that answers as `expert`.
-
-    Others than our own networks on the CPU come back as they are: what their answers depend on is not known.
-    """
-    examples = [torch.rand(size, 3, image_size, image_size) for size in sizes]
-    if isinstance(expert, Annotator) and expert.components.device.type == "cpu":
-        reading = _Reading(expert)
-        record = _record(reading, examples)
-        return RecordedAnnotator(expert, record, reading.sides) if record else expert
-    if (
+def is_recordable(expert: Expert) -> bool:
+    """Whether this is one of our own networks on the CPU; what the answers of others depend on is unknown."""
+    if isinstance(expert, Annotator):
+        return expert.components.device.type == "cpu"
+    return (
         isinstance(expert, NetworkExpert)
         and isinstance(expert.model, FERClassifier)
         and expert.device == "cpu"
-    ):
-        record = _record(expert.model, examples)
-        return NetworkExpert(expert.name, record, expert.temperature) if record else expert
-    return expert
+    )
+
+
+def recorded(expert: Expert, sizes: Sequence[int], image_size: int) -> Expert:
+    """Returns a voter for images [B, 3, image_size, image_size], B among `sizes`, that answers as `expert`.
+
+    One that is not recordable comes back as it is.
+    """
+    examples = [torch.rand(size, 3, image_size, image_size) for size in sizes]
+    if not is_recordable(expert):
+        return expert
+    if isinstance(expert, Annotator):
+        reading = _Reading(expert)
+        record = _record(reading, examples)
+        return RecordedAnnotator(expert, record, reading.sides) if record else expert
+    assert isinstance(expert, NetworkExpert)
+    record = _record(expert.model, examples)
+    return NetworkExpert(expert.name, record, expert.temperature) if record else expert
 
 
 class RecordedAnnotator:

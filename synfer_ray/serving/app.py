@@ -23,8 +23,9 @@ from synfer_ray.serving.service import CalibratorService
 from synfer_ray.settings import merge_config
 from synfer_ray.storage.bundle import find_bundle, model_fingerprints
 
-HEALTH_PERIOD_S = 10.0
-"""Seconds between two looks at a replica, in which the models of an idle one judge the probe."""
+HEALTH_PERIOD_S = 2.0
+"""Seconds between two looks at a replica, in which the models of an idle one judge the probe; a dead one is
+found as soon."""
 HEALTH_TIMEOUT_S = 60.0
 """Seconds a look may take on a busy machine, before the replica is replaced."""
 

@@ -58,6 +58,11 @@ class Ensemble:
         )
         self.first_answer = self([self.probe])[0]
 
+    def quicken(self) -> None:
+        """Makes the voters faster, with the same answers; they may be asked meanwhile."""
+        for voter in self.voters:
+            voter.quicken()
+
     @torch.inference_mode()
     def __call__(self, faces: Sequence[Face]) -> list[Verdict]:
         """Judges up to `batch_size` faces."""

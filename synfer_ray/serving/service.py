@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ class CalibratorService:
         self.queue: DeviceQueue[Face, Verdict] = DeviceQueue(
             self._ask, self.ensemble.batch_size, config.batch_wait_ms / 1000
         )
+        Thread(target=self.ensemble.quicken, name="quicken", daemon=True).start()
 
     async def infer(self, request: InferRequest) -> list[Tensor]:
         """Answers an inference request by the tensors it wants.

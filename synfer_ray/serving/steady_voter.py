@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 
 from synfer_ray.calibration.experts import Expert
 from synfer_ray.calibration.feranno import Annotator
-from synfer_ray.calibration.recorded import RecordedAnnotator, recorded
+from synfer_ray.calibration.recorded import RecordedAnnotator, is_recordable, recorded
 from synfer_ray.stages.attention_overlay import attention_of
 
 PROBES = 8
@@ -25,13 +27,23 @@ class SteadyVoter:
     kernels from it): such sizes are left out, and faces are padded to the next one. Where even the place in a
     full batch counts, the expert sees one face at a time.
 
+    A network of ours starts with full batches alone, in a few seconds; `quicken` does the rest.
+
     Args:
         largest: the size of a full batch.
     """
 
     def __init__(self, expert: Expert, largest: int, image_size: int) -> None:
-        self.sizes = equal_sizes(expert, largest, image_size)
-        self.expert = recorded(expert, self.sizes, image_size)
+        self.largest, self.image_size = largest, image_size
+        is_waiting = is_recordable(expert)
+        self.way = Way(expert, equal_sizes(expert, largest, image_size, only_largest=is_waiting))
+
+    def quicken(self) -> None:
+        """Finds the smaller sizes and records the network, on a copy: the voter may be asked meanwhile."""
+        if is_recordable(self.way.expert):
+            copy = deepcopy(self.way.expert)
+            sizes = equal_sizes(copy, self.largest, self.image_size)
+            self.way = Way(recorded(copy, sizes, self.image_size), sizes)
 
     def __call__(
         self, pixels: NDArray[np.float32], attention: Sequence[bool] = ()
@@ -43,22 +55,35 @@ class SteadyVoter:
         """
         votes: list[NDArray[np.float32]] = []
         maps: list[NDArray[np.float32] | None] = []
-        for first in range(0, len(pixels), self.sizes[-1]):
-            faces = pixels[first : first + self.sizes[-1]]
-            size = next(size for size in self.sizes if size >= len(faces))
+        way = self.way
+        for first in range(0, len(pixels), way.sizes[-1]):
+            faces = pixels[first : first + way.sizes[-1]]
+            size = next(size for size in way.sizes if size >= len(faces))
             padded = np.concatenate([faces, *[faces[:1]] * (size - len(faces))])
-            if isinstance(self.expert, Annotator | RecordedAnnotator):
-                annotation = self.expert.from_images(torch.from_numpy(padded))
+            if isinstance(way.expert, Annotator | RecordedAnnotator):
+                annotation = way.expert.from_images(torch.from_numpy(padded))
                 votes.append(annotation.probs.cpu().numpy()[: len(faces)])
                 wanted = attention[first : first + len(faces)]
                 maps += [attention_of(annotation, place) if is_ else None for place, is_ in enumerate(wanted)]
             else:
-                votes.append(self.expert.predict(padded)[: len(faces)])
+                votes.append(way.expert.predict(padded)[: len(faces)])
         return np.concatenate(votes), maps
 
 
-def equal_sizes(expert: Expert, largest: int, image_size: int) -> list[int]:
-    """The sizes of batches, in rising order, in which an expert says the same of a face in any place."""
+@dataclass(frozen=True)
+class Way:
+    """An expert, and the sizes of the batches it is asked in, rising."""
+
+    expert: Expert
+    sizes: list[int]
+
+
+def equal_sizes(expert: Expert, largest: int, image_size: int, only_largest: bool = False) -> list[int]:
+    """The sizes of batches, in rising order, in which an expert says the same of a face in any place.
+
+    Args:
+        only_largest: the smaller ones are not tried.
+    """
     shape = (PROBES, 3, image_size, image_size)
     probes = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     expected = []
@@ -70,7 +95,7 @@ def equal_sizes(expert: Expert, largest: int, image_size: int) -> list[int]:
             )
             return [1]
         expected.append(votes[0])
-    smaller = [2**power for power in range((largest - 1).bit_length())]
+    smaller = [] if only_largest else [2**power for power in range((largest - 1).bit_length())]
     return [*(size for size in smaller if _agrees(expert, size, probes, expected)), largest]
 
 

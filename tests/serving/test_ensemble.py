@@ -64,6 +64,17 @@ def test_an_answer_does_not_depend_on_the_batch(ensemble, faces):
                 np.testing.assert_array_equal(verdict.votes, alone[faces.index(one)].votes)
 
 
+def test_a_quickened_ensemble_gives_the_same_answers(ensemble, faces, serve_config):
+    quick = Ensemble(serve_config)
+    quick.quicken()
+    assert all(voter.way.expert is not slow.way.expert for voter, slow in zip(quick.voters, ensemble.voters))
+    asked = [replace(face, attention=True) for face in faces]
+    for size in range(1, len(asked) + 1):
+        for verdict, expected in zip(quick(asked[:size]), ensemble(asked[:size])):
+            np.testing.assert_array_equal(verdict.votes, expected.votes)
+            np.testing.assert_array_equal(verdict.attention, expected.attention)
+
+
 def test_attention_comes_for_those_who_ask(ensemble, faces):
     wanted, other = ensemble([replace(faces[0], attention=True), faces[1]])
     assert other.attention is None

@@ -1,6 +1,11 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+import torch
 
+from synfer_ray.calibration.experts import NetworkExpert
+from synfer_ray.calibration.networks import FERClassifier
 from synfer_ray.serving.steady_voter import SteadyVoter
 
 FACES = np.random.default_rng(1).uniform(-1, 1, (8, 3, 4, 4)).astype(np.float32)
@@ -31,7 +36,7 @@ class Expert:
 )
 def test_sizes_that_round_otherwise_are_left_out(crooked, sizes):
     voter = SteadyVoter(expert := Expert(crooked), 8, 4)
-    assert voter.sizes == sizes
+    assert voter.way.sizes == sizes
     for count in range(1, 9):
         expert.batches.clear()
         votes, _ = voter(FACES[:count])
@@ -40,8 +45,8 @@ def test_sizes_that_round_otherwise_are_left_out(crooked, sizes):
 
 
 def test_a_full_batch_may_have_any_size():
-    assert SteadyVoter(Expert(), 6, 4).sizes == [1, 2, 4, 6]
-    assert SteadyVoter(Expert(), 1, 4).sizes == [1]
+    assert SteadyVoter(Expert(), 6, 4).way.sizes == [1, 2, 4, 6]
+    assert SteadyVoter(Expert(), 1, 4).way.sizes == [1]
 
 
 def test_where_the_place_in_a_batch_counts_faces_are_judged_one_by_one(caplog):
@@ -57,4 +62,23 @@ def test_a_voter_that_says_nothing_says_it_in_every_batch():
         def predict(self, pixels):
             return np.full((len(pixels), 7), np.nan, np.float32)
 
-    assert SteadyVoter(Silent(), 4, 4).sizes == [1, 2, 4]
+    assert SteadyVoter(Silent(), 4, 4).way.sizes == [1, 2, 4]
+
+
+def test_a_network_of_ours_is_quickened_while_it_is_asked_and_answers_the_same():
+    network = FERClassifier("residual", channels=(8, 16), input_size=32).eval()
+    faces = np.random.default_rng(2).uniform(-1, 1, (8, 3, 32, 32)).astype(np.float32)
+    voter = SteadyVoter(expert := NetworkExpert("residual", network), 8, 32)
+    assert voter.way.expert is expert and voter.way.sizes == [8]
+    before = voter(faces)[0]
+    with ThreadPoolExecutor(1) as beside:
+        quickening = beside.submit(voter.quicken)
+        while not quickening.done():
+            np.testing.assert_array_equal(voter(faces[:3])[0], before[:3])
+    quickening.result()
+    assert isinstance(voter.way.expert.model, torch.jit.ScriptModule) and voter.way.sizes[-1] == 8
+    for count in range(1, 9):
+        np.testing.assert_array_equal(voter(faces[:count])[0], before[:count])
+    quick = voter.way
+    voter.quicken()
+    assert voter.way is quick  # once is enough
