@@ -78,11 +78,10 @@ class TrainingConfig:
     `base` is a Stable Diffusion folder or hub id to start from; without it all networks start untrained.
     Faces are resized to `image_size`, by default the size that the model was (or will be) trained on. A
     finished bundle holds `layouts` synthetic faces to start from, and the action units of `au_prior_faces`
-    clear faces of each expression. The diffusion model reads the captions of faces on whose expression source
-    and annotators agree, and sees those of a rare expression up to `rare_repeats` times an epoch, by the
-    `rare_power` of how much rarer it is; `joint` trains it on together with the adapter, which pays for small
-    models and is left out (no steps) by default. FERAnno learns from every face as it is and from
-    `feranno_views` random views of it.
+    clear faces of each expression. The diffusion model sees a face of a rare expression up to `rare_repeats`
+    times an epoch, by the `rare_power` of how much rarer it is; `joint` trains it on together with the
+    adapter, which pays for small models and is left out (no steps) by default. FERAnno learns from every face
+    as it is and from `feranno_views` random views of it.
     """
 
     input: str = "fetext"

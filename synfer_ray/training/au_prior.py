@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from synfer_ray.config import TrainingConfig
 from synfer_ray.storage.au_prior import AU_PRIOR, Readings, write_au_prior
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
-from synfer_ray.training.data import clear_labels, label_distributions, read_columns
+from synfer_ray.training.data import label_distributions, read_columns
 
 RIDGE = 1e-3
 """Weight of the squared coefficients beside the mean loss of a face."""
@@ -17,9 +17,8 @@ RIDGE = 1e-3
 
 def train_au_prior(config: TrainingConfig) -> None:
     """Fills `au_prior/` from FEText, if every expression has faces with known action units."""
-    columns = ["sample_id", "label", "label_probs", "attributes", "action_units"]
+    columns = ["sample_id", "label", "label_probs", "action_units"]
     table = read_columns(config.input, columns).sort_by("sample_id")
-    table = table.filter(clear_labels(table))
     readings = telling_faces(
         np.array(table["action_units"].to_pylist(), np.float32),
         label_distributions(table),

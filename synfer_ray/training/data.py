@@ -1,6 +1,5 @@
 """FEText as training rows: Ray Data decodes, encodes and tokenizes; Ray Train workers gather plain arrays."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -17,19 +16,14 @@ if TYPE_CHECKING:
     import ray.data
 
 
-DERIVED = {"label_probs": ("label", "label_probs"), "is_clear": ("label", "attributes")}
-"""What is stored of the columns that `decode_rows` derives."""
-
-
 def read_faces(fetext: str, columns: Sequence[str]) -> "ray.data.Dataset":
     """Reads a FEText folder as a Ray dataset with `sample_id` and the wanted `columns`.
 
-    `image` becomes uint8 [H,W,3]; `label_probs` falls back to the label where no votes are known; `is_clear`
-    is bool, see `clear_labels`.
+    `image` becomes uint8 [H,W,3]; `label_probs` falls back to the label where no votes are known.
     """
     import ray.data
 
-    stored = {"sample_id"}.union(*(DERIVED.get(column, (column,)) for column in columns))
+    stored = {"sample_id", *columns} | ({"label"} if "label_probs" in columns else set())
     dataset = ray.data.read_parquet(f"{fetext.rstrip('/')}/data", columns=sorted(stored))
     return dataset.map_batches(partial(decode_rows, columns=["sample_id", *columns]), batch_size=256)
 
@@ -43,8 +37,6 @@ def decode_rows(batch: dict[str, np.ndarray], columns: Sequence[str]) -> dict[st
         decoded["action_units"] = np.stack(list(batch["action_units"])).astype(np.float32)
     if "label_probs" in columns:
         decoded["label_probs"] = label_distributions(batch)
-    if "is_clear" in columns:
-        decoded["is_clear"] = clear_labels(batch)
     return {column: decoded[column] for column in columns}
 
 
@@ -54,17 +46,6 @@ def label_distributions(columns: Any) -> np.ndarray:
     rows = zip(np.asarray(columns["label_probs"]), np.asarray(columns["label"]))
     return np.stack(
         [one_hot[label] if probs is None else np.asarray(probs, np.float32) for probs, label in rows]
-    )
-
-
-def clear_labels(columns: Any) -> np.ndarray:
-    """Whether annotators and source agree on the expression, bool [N]; they do where only one of them spoke.
-
-    Only faces of which this holds teach what an expression's name means.
-    """
-    rows = zip(np.asarray(columns["attributes"]), np.asarray(columns["label"]))
-    return np.array(
-        [json.loads(said or "{}").get("source_label") in (None, EXPRESSIONS[label]) for said, label in rows]
     )
 
 
@@ -94,9 +75,9 @@ def tokenize(tokenizer, texts: Iterable[str]) -> np.ndarray:
 def repeat_rare(
     batch: Mapping[str, np.ndarray], share: np.ndarray, most: int, power: float
 ) -> dict[str, np.ndarray]:
-    """Repeats clear rows of rare expressions, by a power of how much rarer each is than the most frequent.
+    """Repeats rows of rare expressions, by a power of how much rarer they are than the most frequent one.
 
-    Takes `label_probs` [N,7], `is_clear` [N] and any other columns, and returns the others.
+    Takes `label_probs` [N,7] and any other columns, and returns the others.
 
     Args:
         share: of each expression among all rows, [7].
@@ -105,9 +86,8 @@ def repeat_rare(
     """
     times = ((share.max() / share.clip(1e-9)) ** power).clip(1, most).round().astype(int)
     columns = dict(batch)
-    times = times[columns.pop("label_probs").argmax(axis=1)]
-    times = np.where(columns.pop("is_clear"), times, 1)
-    return {name: np.repeat(column, times, axis=0) for name, column in columns.items()}
+    top = columns.pop("label_probs").argmax(axis=1)
+    return {name: np.repeat(column, times[top], axis=0) for name, column in columns.items()}
 
 
 def gather(batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -53,11 +53,7 @@ class FaceEncoder:
 
 
 class LatentEncoder(FaceEncoder):
-    """Each face and its mirror image as `latents`, with tokens and action units to match.
-
-    The caption of a face whose expression is not clear is left empty: as one of those without condition it
-    still helps, while under a doubtful name it would blur what that name means.
-    """
+    """Each face and its mirror image as `latents`, with tokens and action units to match."""
 
     def __init__(self, bundle: str, image_size: int):
         from transformers import CLIPTokenizer
@@ -68,8 +64,7 @@ class LatentEncoder(FaceEncoder):
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Doubles the batch."""
         images = self.images(batch["image"])
-        captions = [text if is_clear else "" for text, is_clear in zip(batch["caption"], batch["is_clear"])]
-        captions = [*captions, *map(mirror_text, captions)]
+        captions = [*batch["caption"], *map(mirror_text, batch["caption"])]
         return {
             "sample_id": np.concatenate([batch["sample_id"], [f"{name}~" for name in batch["sample_id"]]]),
             "latents": self.encode(torch.cat([images, images.flip(-1)])),
@@ -79,7 +74,6 @@ class LatentEncoder(FaceEncoder):
                 [batch["action_units"], batch["action_units"][:, mirrored_indices()]]
             ),
             "label_probs": np.concatenate([batch["label_probs"], batch["label_probs"]]),
-            "is_clear": np.concatenate([batch["is_clear"], batch["is_clear"]]),
         }
 
 

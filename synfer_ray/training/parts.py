@@ -260,15 +260,14 @@ def _latents(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":
     """Latents of all faces and their mirror images, with what they show."""
     from synfer_ray.training.latents import LatentEncoder
 
-    needed = ["image", "caption", "action_units", "label_probs", "is_clear"]
-    return _encoded(config, LatentEncoder, needed, columns)
+    return _encoded(config, LatentEncoder, ["image", "caption", "action_units", "label_probs"], columns)
 
 
 def _repeated(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":
-    """`_latents`, clear ones of rare expressions several times."""
+    """`_latents`, those of rare expressions several times."""
     if config.rare_repeats < 1:
         raise InputError(f"rare_repeats={config.rare_repeats}: every face is shown once at least")
-    rows = _latents(config, [*columns, "label_probs", "is_clear"])
+    rows = _latents(config, [*columns, "label_probs"])
     share, most, power = _class_share(config), config.rare_repeats, config.rare_power
     return rows.map_batches(partial(repeat_rare, share=share, most=most, power=power))
 
@@ -291,7 +290,7 @@ def _encoded(
     faces = sorted((file.name, file.stat().st_size) for file in (Path(config.input) / "data").iterdir())
     encoders = [fingerprint_folder(Path(config.bundle) / part) for part in ("vae", "tokenizer")]
     size = training_image_size(config)
-    folder = Path(config.runs) / f"latents-{fingerprint([faces, encoders, size, needed, *settings.values()])}"
+    folder = Path(config.runs) / f"latents-{fingerprint([faces, encoders, size, *settings.values()])}"
     if not folder.exists():
         encoded = read_faces(config.input, needed).map_batches(
             encoder,

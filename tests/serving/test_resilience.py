@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import grpc
 import numpy as np
@@ -119,7 +120,10 @@ def test_a_killed_replica_costs_only_what_it_was_working_on(server, deployed):
     print(f"{len(load.replies)} requests, {len(in_flight)} in flight at the kill, {len(failed)} failed")
     assert len(failed) <= 8 and all(reply.sent <= killed + 1 for reply in failed)
     assert {reply.status for reply in failed} <= {500, 503}
-    assert [r for r in load.replies if r.sent > killed + 10], "nothing was answered 10 s after the kill"
+    answered = sorted(reply.sent + reply.seconds for reply in load.replies if reply.status == 200)
+    silence = max(later - earlier for earlier, later in pairwise(answered))
+    print(f"longest silence {silence:.2f} s")
+    assert silence < 10 and answered[-1] > killed + 10
     for reply in load.replies:
         if reply.status == 200:
             assert reply.body["results"] == [expected[reply.file]]

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
-from synfer_ray.training.data import clear_labels, gather, label_distributions, mirror_text, repeat_rare
+from synfer_ray.training.data import gather, label_distributions, mirror_text, repeat_rare
 from synfer_ray.training.experts import class_weight, mirrored_indices
 from synfer_ray.training.latents import LatentEncoder, ViewEncoder
 from tests.tiny_bundle import save_tiny_bundle
@@ -57,38 +57,12 @@ def test_rare_classes_weigh_more_and_the_mean_weight_is_one():
 def test_rare_expressions_are_repeated_by_the_root_of_their_rarity(most, times):
     share = np.array([0.49, 0.12, 0.01, 0, 0, 0, 0.38])
     batch = {"sample_id": np.array(["a", "b", "c"]), "label_probs": np.eye(7)[:3], "x": np.ones((3, 2))}
-    batch["is_clear"] = np.ones(3, bool)
     repeated = repeat_rare(batch, share, most, power=0.5)
     assert set(repeated) == {"sample_id", "x"}
     assert "".join(repeated["sample_id"]) == "".join(name * time for name, time in zip("abc", times))
     assert repeated["x"].shape == (sum(times), 2)
     evened = repeat_rare(batch, share, 100, power=1.0)
     assert "".join(evened["sample_id"]) == "a" + "b" * 4 + "c" * 49
-    doubtful = repeat_rare(batch | {"is_clear": np.array([True, True, False])}, share, 100, power=1.0)
-    assert "".join(doubtful["sample_id"]) == "a" + "b" * 4 + "c"
-
-
-def test_a_label_is_clear_unless_the_source_said_another():
-    said = ['{"source_label": "sad"}', '{"source_label": "fear"}', '{"glasses": "no"}', None]
-    columns = {"attributes": np.array(said, dtype=object), "label": np.array([2, 2, 2, 2])}
-    assert clear_labels(columns).tolist() == [True, False, True, True]
-
-
-def test_the_caption_of_a_doubtful_face_is_empty(tmp_path):
-    batch = {
-        "sample_id": np.array(["a", "b"]),
-        "image": np.zeros((2, 32, 32, 3), np.uint8),
-        "caption": ["a happy face", "a sad face"],
-        "action_units": np.zeros((2, 41), np.float32),
-        "label_probs": np.eye(7, dtype=np.float32)[:2],
-        "is_clear": np.array([True, False]),
-    }
-    encoder = LatentEncoder(str(save_tiny_bundle(tmp_path / "bundle")), image_size=32)
-    rows = encoder(batch)
-    for name in ("input_ids", "uncued_ids"):
-        texts = encoder.tokenizer.batch_decode(rows[name], skip_special_tokens=True)
-        assert [text.strip() for text in texts] == ["a happy face", "", "a happy face", ""]
-    assert rows["is_clear"].tolist() == [True, False] * 2
 
 
 def test_faces_of_another_size_are_resized_and_encoded_a_few_at_a_time(tmp_path, monkeypatch):
@@ -99,7 +73,6 @@ def test_faces_of_another_size_are_resized_and_encoded_a_few_at_a_time(tmp_path,
         "caption": ["a happy face"] * 5,
         "action_units": np.zeros((5, 41), np.float32),
         "label_probs": np.full((5, 7), 1 / 7, np.float32),
-        "is_clear": np.ones(5, bool),
     }
     encoder = LatentEncoder(str(save_tiny_bundle(tmp_path / "bundle")), image_size=32)
     sizes: list[int] = []
