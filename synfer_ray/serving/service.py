@@ -55,7 +55,8 @@ class CalibratorService:
         self.queue: DeviceQueue[Face, Verdict] = DeviceQueue(
             self._ask, self.ensemble.batch_size, config.batch_wait_ms / 1000
         )
-        Thread(target=self.ensemble.quicken, name="quicken", daemon=True).start()
+        self.quickening = Thread(target=self.ensemble.quicken, name="quicken", daemon=True)
+        self.quickening.start()
 
     async def infer(self, request: InferRequest) -> list[Tensor]:
         """Answers an inference request by the tensors it wants.

@@ -90,11 +90,11 @@ def test_shards_are_committed_as_they_are_made_though_generators_fill_the_machin
     full = replace(
         full, generator_pool=PoolConfig(min_actors=2), voter_pool=PoolConfig(min_actors=1, num_cpus=0.25)
     )
-    generate(full, generator=stand_in(seconds_per_image=0.1, image_size=32))
+    generate(full, generator=stand_in(seconds_per_image=0.2, image_size=32))
     moments = sorted(datetime.fromisoformat(commit.committed_at) for commit in read_commits(output))
     assert len(moments) == 20
     later_half = (moments[-1] - moments[len(moments) // 2]).total_seconds()
-    assert later_half > 1  # ten shards take the generators four seconds, and a burst of commits no time
+    assert later_half > 1  # ten shards take the generators eight seconds, and a burst of commits no time
 
 
 def test_a_second_run_finds_nothing_to_do_and_starts_no_ray(finished, config):

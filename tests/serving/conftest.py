@@ -44,7 +44,9 @@ def service(serve_config):
     """The service in this process, without Ray."""
     from synfer_ray.serving.service import CalibratorService
 
-    return CalibratorService(serve_config, {"model": "0123"})
+    service = CalibratorService(serve_config, {"model": "0123"})
+    service.quickening.join()
+    return service
 
 
 @pytest.fixture(scope="package")

@@ -265,7 +265,7 @@ def test_a_replica_whose_answers_change_is_not_healthy(service, monkeypatch):
 
     check()
     votes = np.ones((service.ensemble.batch_size, 7), np.float32)
-    monkeypatch.setattr(service.ensemble.voters[1].expert, "predict", lambda pixels: votes)
+    monkeypatch.setattr(service.ensemble.voters[1].way.expert, "predict", lambda pixels: votes)
     with pytest.raises(RuntimeError, match="as they did at the start"):
         check()
 
