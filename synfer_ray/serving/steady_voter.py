@@ -37,11 +37,12 @@ class SteadyVoter:
         self.largest, self.image_size = largest, image_size
         is_waiting = is_recordable(expert)
         self.way = Way(expert, equal_sizes(expert, largest, image_size, only_largest=is_waiting))
+        self.copy = deepcopy(expert) if is_waiting else None  # while nobody asks: hooks would be copied too
 
     def quicken(self) -> None:
         """Finds the smaller sizes and records the network, on a copy: the voter may be asked meanwhile."""
-        if is_recordable(self.way.expert):
-            copy = deepcopy(self.way.expert)
+        copy, self.copy = self.copy, None
+        if copy is not None:
             sizes = equal_sizes(copy, self.largest, self.image_size)
             self.way = Way(recorded(copy, sizes, self.image_size), sizes)
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from synfer_ray.calibration.recorded import RecordedAnnotator
 from synfer_ray.config import ServeConfig, VoteConfig
 from synfer_ray.errors import InputError
 from synfer_ray.faces.images import decode_image, square_pixels
@@ -11,6 +12,7 @@ from synfer_ray.serving.faces import Face
 from synfer_ray.stages.calibrator import Calibrator
 from synfer_ray.stages.sample_rows import sample_rows
 from synfer_ray.stages.voter import Voter
+from synfer_ray.storage.bundle import FERANNO
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
 from tests.fake_dataset import face, png
 
@@ -73,6 +75,20 @@ def test_a_quickened_ensemble_gives_the_same_answers(ensemble, faces, serve_conf
         for verdict, expected in zip(quick(asked[:size]), ensemble(asked[:size])):
             np.testing.assert_array_equal(verdict.votes, expected.votes)
             np.testing.assert_array_equal(verdict.attention, expected.attention)
+
+
+def test_quickening_amid_an_answer_does_not_touch_it(ensemble, faces, serve_config):
+    quick = Ensemble(serve_config)
+    voter = quick.voters[serve_config.voters.index(FERANNO)]
+
+    def quicken(*_):
+        hook.remove()
+        voter.quicken()
+
+    hook = voter.way.expert.components.unet.mid_block.register_forward_pre_hook(quicken)
+    for verdict, expected in zip(quick(faces), ensemble(faces)):
+        np.testing.assert_array_equal(verdict.votes, expected.votes)
+    assert isinstance(voter.way.expert, RecordedAnnotator)
 
 
 def test_attention_comes_for_those_who_ask(ensemble, faces):

@@ -78,6 +78,7 @@ def answers_of(bundle_config):
 
     async def ask():
         service = CalibratorService(bundle_config, {})
+        service.quickening.join()
         return await service.calibrate([("image", data) for data in FILES], [""] * len(FILES), False)
 
     return asyncio.run(ask())
