@@ -5,6 +5,7 @@ serve deploy configs/serve/calibrator.yaml
 synfer serve bundle=fer64
 """
 
+import time
 from typing import Any
 
 from fastapi import FastAPI
@@ -24,8 +25,9 @@ from synfer_ray.settings import merge_config
 from synfer_ray.storage.bundle import find_bundle, model_fingerprints
 
 HEALTH_PERIOD_S = 2.0
-"""Seconds between two looks at a replica, in which the models of an idle one judge the probe; a dead one is
-found as soon."""
+"""Seconds between two looks at a replica: a dead one is found as soon."""
+PROBE_PERIOD_S = 10.0
+"""Seconds after which a look has the models judge the probe again; under load that costs a batch."""
 HEALTH_TIMEOUT_S = 60.0
 """Seconds a look may take on a busy machine, before the replica is replaced."""
 
@@ -102,6 +104,7 @@ class Calibrator(GrpcMethods):
 
     def __init__(self, config: ServeConfig, models: dict[str, str | None]) -> None:
         self.service = CalibratorService(config, models)
+        self.next_probe = 0.0
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return rest_app(self.service)
@@ -110,7 +113,9 @@ class Calibrator(GrpcMethods):
         """Raises:
         RuntimeError: the models do not answer, or not as they did at the start.
         """
-        await self.service.check()
+        if time.monotonic() >= self.next_probe:
+            await self.service.check()
+            self.next_probe = time.monotonic() + PROBE_PERIOD_S
 
 
 def _is_typed(key: str, value: Any) -> bool:
