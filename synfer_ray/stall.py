@@ -19,8 +19,8 @@ SILENCE_SECONDS = "SYNFER_SILENCE_SECONDS"
 """The environment variable with the seconds without an item that are too long, whatever the pace so far."""
 LEAST_SECONDS = 600.0
 TIMES = 3.0
-"""Where nobody says otherwise, silence is too long after so many times the longest wait so far, or after
-`LEAST_SECONDS`, whichever is longer."""
+"""Where that says nothing, silence is too long after `LEAST_SECONDS`, but not before so many times the longest
+wait so far."""
 
 
 class Stalled(RunFailed):
@@ -47,7 +47,7 @@ def until_silent(items: Iterable[Item]) -> Iterator[Item]:
             arrived.put(error)
 
     threading.Thread(target=read, name="shards", daemon=True).start()
-    told = os.environ.get(SILENCE_SECONDS)
+    told = float(os.environ.get(SILENCE_SECONDS) or 0)
     longest = 0.0
     patience: float | None = None
     last = monotonic()
@@ -62,5 +62,5 @@ def until_silent(items: Iterable[Item]) -> Iterator[Item]:
             raise item
         now = monotonic()
         longest, last = max(longest, now - last), now
-        patience = float(told) if told else max(LEAST_SECONDS, TIMES * longest)
+        patience = told or max(LEAST_SECONDS, TIMES * longest)
         yield item
