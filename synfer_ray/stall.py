@@ -19,8 +19,8 @@ SILENCE_SECONDS = "SYNFER_SILENCE_SECONDS"
 """The environment variable with the seconds without an item that are too long, whatever the pace so far."""
 LEAST_SECONDS = 600.0
 TIMES = 3.0
-"""Where that says nothing, silence is too long after `LEAST_SECONDS`, but not before so many times the longest
-wait so far."""
+"""Where that says nothing, silence is too long after `LEAST_SECONDS`, but not before so many times the
+longest wait so far."""
 
 
 class Stalled(RunFailed):
