@@ -54,7 +54,8 @@ def build_fetext(config: FETextConfig, repair: bool = False) -> None:
     columns = Columns(config.image_column, config.label_column, config.vote_column, config.name_column)
     source = open_source(config.input, columns)
     votes = label_names(config.vote_order) if config.vote_column else ()
-    reader = FaceReader(source, config.source, label_names(config.label_order, source), votes)
+    labels = label_names(config.label_order, source)
+    reader = FaceReader(source, config.source, labels, votes, config.label_votes)
     settings = {key: value for key, value in asdict(config).items() if key not in UNDECIDING}
     models = {"au_labeler": fingerprint_path(labeler) if labeler else None}
     if captioner := config.captioner.deciding():
@@ -165,6 +166,8 @@ def check(config: FETextConfig) -> Path | None:
     choose(config.many_faces, MANY_FACES, "many_faces policy")
     if config.shard_rows < 1:
         raise InputError(f"shard_rows={config.shard_rows}; at least 1 is needed")
+    if config.label_votes < 0:
+        raise InputError(f"label_votes={config.label_votes}: a label counts as 0 further votes or more")
     if not config.landmarker_model and (config.au_labeler == "mediapipe" or config.align):
         raise InputError(
             "au_labeler=mediapipe and align=true need landmarker_model=FILE.task; "

@@ -154,6 +154,7 @@ def test_a_released_checkpoint_of_open_graph_au(faces, tmp_path):
     [
         ({"au_labeler": "open_graph_au", "au_checkpoint": "/absent.pth"}, "none at '/absent.pth'"),
         ({"many_faces": "smallest"}, "choices: certain, largest, central, reject"),
+        ({"label_votes": -1.0}, "label_votes=-1.0"),
         ({"crop": "arcfce"}, "did you mean 'arcface'"),
         ({"au_labeler": "mediapip"}, "did you mean 'mediapipe'"),
         ({"au_labeler": "mediapipe"}, "landmarker_model=FILE.task"),

@@ -17,6 +17,7 @@ class FETextConfig:
         source: name of the collection; with `license` it stands in every row.
         label_order: classes of integer labels: a known order (`fer2013`) or names with commas; empty if the
             Parquet file says. `vote_order` is the same for the vote column.
+        label_votes: as how many further votes the label counts where there are votes: 0 trusts these alone.
         au_labeler: `mediapipe` (with `landmarker_model`), `bundle` (the network in `bundle`), `open_graph_au`
             (with `au_checkpoint`, a released file of any backbone and stage) or `none`.
         ambiguous_units: `keep` or `unknown`: what becomes of OpenGraphAU's AUL12 and AUR12, which its code
@@ -41,6 +42,7 @@ class FETextConfig:
     label_order: str = ""
     vote_column: str = ""
     vote_order: str = "ferplus"
+    label_votes: float = 0.0
     name_column: str = ""
     au_labeler: str = "mediapipe"
     au_checkpoint: str = ""

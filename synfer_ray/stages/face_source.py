@@ -25,12 +25,14 @@ class FaceReader:
         name: the prefix of every `sample_id`.
         label_names: the classes that integer labels stand for, in our spelling.
         vote_names: the classes of the vote column.
+        label_votes: as how many further votes the source's own label counts.
     """
 
     source: FaceSource
     name: str
     label_names: tuple[str, ...] = ()
     vote_names: tuple[str, ...] = ()
+    label_votes: float = 0.0
 
     def __call__(self, ranges: pa.Table) -> pa.Table:
         """Reads the ranges."""
@@ -55,9 +57,12 @@ class FaceReader:
         row: Row = {"source_label": source_label, "label": source_label}
         if face.votes is not None and sum(face.votes) > 0:
             votes = dict(zip(self.vote_names, face.votes))
+            if source_label in votes:
+                votes[source_label] += self.label_votes
             best = max(EXPRESSIONS, key=lambda name: (votes[name], name == source_label))
-            winner = best if votes[best] == max(face.votes) else max(votes, key=lambda name: votes[name])
-            probabilities = to_expressions(np.array(face.votes, dtype=np.float32), self.vote_names)
+            winner = best if votes[best] == max(votes.values()) else max(votes, key=lambda name: votes[name])
+            counts = np.array([votes[name] for name in self.vote_names], dtype=np.float32)
+            probabilities = to_expressions(counts, self.vote_names)
             row |= {"label": winner, "label_probs": probabilities.tolist()}
         if row["label"] is not None and row["label"] not in EXPRESSIONS:
             row |= {

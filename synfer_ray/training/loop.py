@@ -6,7 +6,8 @@ uninterrupted one would have done.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from synfer_ray.config import FitConfig
+from synfer_ray.training.checkpoints import restore, save
 
 Arrays = Mapping[str, np.ndarray]
 Batch = dict[str, Tensor]
@@ -93,10 +96,10 @@ def fit(
                 model.enable_gradient_checkpointing()
     parameters = list(objective.trained().values())
     optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
+        parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
     )
     average = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=False)
-    first = _restore(resume_from, objective, optimizer, average) if resume_from else 0
+    first = restore(resume_from, objective, optimizer, average) if resume_from else 0
     model = _distribute(objective, worker)
 
     training, validation = split(arrays, config.validation_rows)
@@ -107,7 +110,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * learning_rate_factor(step, config)
         batch = draw(training, config.batch_size, step, config.seed, worker)
-        with torch.autocast(worker.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
+        with precision(config.mixed_precision, worker.device):
             loss, figures = model(batch, step_generator(config.seed, step, worker))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -126,10 +129,25 @@ def fit(
             if last or (step + 1) % config.checkpoint_every == 0:
                 checkpoint = folder
                 if worker.rank == 0:
-                    _save(folder / "checkpoint.pt", objective, optimizer, average, step + 1)
+                    save(folder, objective, optimizer, average, step + 1)
             report(metrics, checkpoint)
     average.copy_to(parameters)
     objective.eval()
+
+
+@contextmanager
+def precision(mixed: str, device: torch.device) -> Iterator[None]:
+    """The arithmetic of a forward pass: float32, or `bf16` where that does no harm.
+
+    On CPUs the backward pass of torch's fused attention is several times slower in bfloat16, so attention is
+    then written out.
+    """
+    with ExitStack() as stack:
+        if mixed == "bf16":
+            stack.enter_context(torch.autocast(device.type, torch.bfloat16))
+            if device.type == "cpu":
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield
 
 
 def evaluate(
@@ -209,44 +227,3 @@ def _distribute(objective: Objective, worker: Worker) -> nn.Module:
     if worker.size == 1:
         return objective
     return nn.parallel.DistributedDataParallel(objective, find_unused_parameters=True)
-
-
-def _save(
-    path: Path, objective: Objective, optimizer: torch.optim.Optimizer, average: Any, step: int
-) -> None:
-    trained = objective.trained()
-    frozen = {name for name, value in objective.named_parameters() if name not in trained}
-    state = {name: value for name, value in objective.state_dict().items() if name not in frozen}
-    partial = path.with_suffix(".partial")
-    torch.save(
-        {
-            "step": step,
-            "model": state,
-            "optimizer": optimizer.state_dict(),
-            "average": average.state_dict(),
-        },
-        partial,
-    )
-    partial.replace(path)
-
-
-def _restore(folder: Path, objective: Objective, optimizer: torch.optim.Optimizer, average: Any) -> int:
-    device = next(objective.parameters()).device
-    state = torch.load(folder / "checkpoint.pt", map_location=device, weights_only=True)
-    objective.load_state_dict(state["model"], strict=False)
-    optimizer.load_state_dict(state["optimizer"])
-    average.load_state_dict(state["average"])
-    return state["step"]
-
-
-def load_average(objective: Objective, folder: Path) -> None:
-    """Fills the objective with the averaged weights of a checkpoint, ready to export."""
-    from diffusers.training_utils import EMAModel
-
-    state = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
-    objective.load_state_dict(state["model"], strict=False)
-    parameters = list(objective.trained().values())
-    average = EMAModel(parameters)
-    average.load_state_dict(state["average"])
-    average.copy_to(parameters)
-    objective.eval()

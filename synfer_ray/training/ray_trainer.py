@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from synfer_ray.config import FitConfig, WorkersConfig
+from synfer_ray.training.checkpoints import load_average
 from synfer_ray.training.data import gather
-from synfer_ray.training.loop import Objective, fit, load_average
+from synfer_ray.training.loop import Objective, fit
 
 if TYPE_CHECKING:
     import ray.data

@@ -8,8 +8,8 @@ from synfer_ray.taxonomy.expressions import LABEL_ORDERS
 FER2013, FERPLUS = LABEL_ORDERS["fer2013"], LABEL_ORDERS["ferplus"]
 
 
-def labelled(label=None, votes=None) -> dict:
-    reader = FaceReader(source=None, name="set", label_names=FER2013, vote_names=FERPLUS)
+def labelled(label=None, votes=None, label_votes=0.0) -> dict:
+    reader = FaceReader(None, "set", FER2013, FERPLUS, label_votes)
     return reader.label(RawFace("x", b"", label, votes))
 
 
@@ -44,6 +44,14 @@ def test_votes_go_before_the_label():
 def test_a_tie_goes_to_the_source_label():
     assert labelled("sad", votes(neutral=5, sad=5))["label"] == "sad"
     assert labelled("happy", votes(neutral=5, sad=5))["label"] == "neutral"
+
+
+def test_the_label_counts_as_further_votes():
+    row = labelled("disgust", votes(anger=6, disgust=4), label_votes=10)
+    assert (row["label"], row["source_label"]) == ("disgust", "disgust")
+    assert row["label_probs"] == pytest.approx([0, 0, 0, 0, 0, 0.7, 0.3])
+    assert labelled("fear", votes(contempt=7, fear=3), label_votes=5)["label"] == "fear"
+    assert labelled("class 7", votes(anger=6, disgust=4), label_votes=10)["label"] == "anger"
 
 
 @pytest.mark.parametrize("other", ["unknown", "no_face", "contempt"])

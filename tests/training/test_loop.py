@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from synfer_ray.config import FitConfig
-from synfer_ray.training.loop import Objective, Worker, draw, fit, learning_rate_factor, load_average, split
+from synfer_ray.training.checkpoints import load_average
+from synfer_ray.training.loop import (
+    Objective,
+    Worker,
+    draw,
+    fit,
+    learning_rate_factor,
+    precision,
+    split,
+)
 from tests.tiny import tiny_unet
 
 ROWS = {"x": np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)}
@@ -124,3 +133,12 @@ def test_the_learning_rate_warms_up_stays_and_decays():
     assert set(factors[10:80]) == {1.0}
     assert factors[90] == pytest.approx(0.5)
     assert factors[99] < 0.01
+
+
+def test_half_precision_on_a_cpu_leaves_out_torch_s_slow_attention():
+    query = torch.randn(1, 2, 4, 8, requires_grad=True)
+    for mixed, is_fused in [("no", True), ("bf16", False)]:
+        with precision(mixed, torch.device("cpu")):
+            attended = torch.nn.functional.scaled_dot_product_attention(query, query, query)
+        assert ("FlashAttention" in type(attended.grad_fn).__name__) == is_fused
+    assert attended.dtype == torch.bfloat16
