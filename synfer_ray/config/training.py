@@ -79,7 +79,8 @@ class TrainingConfig:
     Faces are resized to `image_size`, by default the size that the model was (or will be) trained on. A
     finished bundle holds `layouts` synthetic faces to start from, and the action units of `au_prior_faces`
     clear faces of each expression. The diffusion model sees a face of a rare expression up to `rare_repeats`
-    times an epoch, by the `rare_power` of how much rarer it is; `joint` trains it on together with the
+    times an epoch, by the `rare_power` of how much rarer it is; one whose foremost expression has less than
+    `clear_share` of the votes it sees once and without caption. `joint` trains that model on with its
     adapter, which pays for small models and is left out (no steps) by default. FERAnno learns from every face
     as it is and from `feranno_views` random views of it.
     """
@@ -98,6 +99,7 @@ class TrainingConfig:
     diffusion: FitConfig = field(default_factory=FitConfig)
     rare_repeats: int = 1
     rare_power: float = 0.5
+    clear_share: float = 0.0
     au_adapter: FitConfig = field(default_factory=FitConfig)
     joint: FitConfig = field(default_factory=lambda: FitConfig(steps=0))
     au_labeler: FitConfig = field(default_factory=FitConfig)

@@ -72,8 +72,23 @@ def tokenize(tokenizer, texts: Iterable[str]) -> np.ndarray:
     return encoded.input_ids.astype(np.int64)
 
 
+def silence_unclear(
+    batch: Mapping[str, np.ndarray], clear_share: float, empty_ids: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Puts the empty caption in the place of one that names an expression on which annotators disagree.
+
+    Args:
+        batch: `label_probs` [N,7], and the captions `input_ids` and `uncued_ids` [N,T] where they are wanted.
+        clear_share: the share of the votes that makes an expression clear.
+        empty_ids: tokens of the empty caption [T].
+    """
+    is_clear = batch["label_probs"].max(axis=1, keepdims=True) >= clear_share
+    captions = batch.keys() & {"input_ids", "uncued_ids"}
+    return dict(batch) | {name: np.where(is_clear, batch[name], empty_ids) for name in captions}
+
+
 def repeat_rare(
-    batch: Mapping[str, np.ndarray], share: np.ndarray, most: int, power: float
+    batch: Mapping[str, np.ndarray], share: np.ndarray, most: int, power: float, clear_share: float = 0.0
 ) -> dict[str, np.ndarray]:
     """Repeats rows of rare expressions, by a power of how much rarer they are than the most frequent one.
 
@@ -83,11 +98,13 @@ def repeat_rare(
         share: of each expression among all rows, [7].
         most: so often a row comes at most; 1 leaves all as they are.
         power: 0.5 for the root; 1 would make all expressions as frequent.
+        clear_share: rows whose foremost expression has less of the votes come once.
     """
     times = ((share.max() / share.clip(1e-9)) ** power).clip(1, most).round().astype(int)
     columns = dict(batch)
-    top = columns.pop("label_probs").argmax(axis=1)
-    return {name: np.repeat(column, times[top], axis=0) for name, column in columns.items()}
+    votes = columns.pop("label_probs")
+    counts = np.where(votes.max(axis=1) >= clear_share, times[votes.argmax(axis=1)], 1)
+    return {name: np.repeat(column, counts, axis=0) for name, column in columns.items()}
 
 
 def gather(batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from synfer_ray.errors import InputError
 from synfer_ray.storage.bundle import bundle_image_size, expert_spec
 from synfer_ray.storage.fingerprint import fingerprint, fingerprint_folder
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
-from synfer_ray.training.data import label_distributions, read_columns, repeat_rare
+from synfer_ray.training.data import label_distributions, read_columns, repeat_rare, silence_unclear
 from synfer_ray.training.loop import Objective
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def train_diffusion(config: TrainingConfig) -> None:
 
     Raises:
         InputError: the bundle is a finished model, which must not be overwritten, or `rare_repeats` is no
-            positive number.
+            positive number, or `clear_share` no share.
     """
     if not config.base and (Path(config.bundle) / "model_index.json").exists():
         raise InputError(
@@ -67,7 +67,7 @@ def train_joint(config: TrainingConfig) -> None:
     """Trains `unet/`, `text_encoder/` and `au_adapter/` on, together.
 
     Raises:
-        InputError: `rare_repeats` is no positive number.
+        InputError: `rare_repeats` is no positive number, or `clear_share` no share.
     """
     rows = _repeated(config, ["latents", "input_ids", "uncued_ids", "action_units"])
     build = partial(build_joint, config.bundle)
@@ -264,12 +264,19 @@ def _latents(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":
 
 
 def _repeated(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":
-    """`_latents`, those of rare expressions several times."""
+    """`_latents`, those of rare expressions several times, unclear ones without captions."""
     if config.rare_repeats < 1:
         raise InputError(f"rare_repeats={config.rare_repeats}: every face is shown once at least")
+    if not 0 <= config.clear_share <= 1:
+        raise InputError(f"clear_share={config.clear_share} is not in [0, 1]")
+    from transformers import CLIPTokenizer
+
     rows = _latents(config, [*columns, "label_probs"])
     share, most, power = _class_share(config), config.rare_repeats, config.rare_power
-    return rows.map_batches(partial(repeat_rare, share=share, most=most, power=power))
+    empty = _empty_ids(CLIPTokenizer.from_pretrained(Path(config.bundle) / "tokenizer")).numpy()
+    return rows.map_batches(
+        partial(silence_unclear, clear_share=config.clear_share, empty_ids=empty)
+    ).map_batches(partial(repeat_rare, share=share, most=most, power=power, clear_share=config.clear_share))
 
 
 def _views(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":

@@ -143,9 +143,16 @@ def test_a_base_is_fine_tuned_by_lora(tmp_path):
     assert not torch.equal(query_weights(config.bundle), query_weights(config.base))
 
 
-def test_faces_cannot_be_shown_less_than_once(tmp_path):
-    config = tiny_training(write_fetext(tmp_path / "fetext"), tmp_path, rare_repeats=0)
-    with pytest.raises(InputError, match="rare_repeats=0: every face is shown once at least"):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rare_repeats": 0}, "rare_repeats=0: every face is shown once at least"),
+        ({"clear_share": 1.5}, "clear_share=1.5 is not in"),
+    ],
+)
+def test_faces_cannot_be_shown_in_impossible_ways(tmp_path, changes, message):
+    config = tiny_training(write_fetext(tmp_path / "fetext"), tmp_path, **changes)
+    with pytest.raises(InputError, match=message):
         train_part(config, "diffusion")
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
-from synfer_ray.training.data import gather, label_distributions, mirror_text, repeat_rare
+from synfer_ray.training.data import gather, label_distributions, mirror_text, repeat_rare, silence_unclear
 from synfer_ray.training.experts import class_weight, mirrored_indices
 from synfer_ray.training.latents import LatentEncoder, ViewEncoder
 from tests.tiny_bundle import save_tiny_bundle
@@ -63,6 +63,19 @@ def test_rare_expressions_are_repeated_by_the_root_of_their_rarity(most, times):
     assert repeated["x"].shape == (sum(times), 2)
     evened = repeat_rare(batch, share, 100, power=1.0)
     assert "".join(evened["sample_id"]) == "a" + "b" * 4 + "c" * 49
+
+
+def test_unclear_faces_come_once_and_without_caption():
+    batch = {
+        "sample_id": np.array(list("ab")),
+        "input_ids": np.array([[1, 2], [1, 3]]),
+        "label_probs": np.array([[0.6, 0.4], [0.5, 0.5]]),
+    }
+    silent = silence_unclear(batch, 0.6, np.array([0, 0]))
+    assert silent["input_ids"].tolist() == [[1, 2], [0, 0]]
+    repeated = repeat_rare(silent, np.array([0.1, 0.9]), most=3, power=1.0, clear_share=0.6)
+    assert "".join(repeated["sample_id"]) == "aaab"
+    assert repeated["input_ids"].tolist() == [[1, 2]] * 3 + [[0, 0]]
 
 
 def test_faces_of_another_size_are_resized_and_encoded_a_few_at_a_time(tmp_path, monkeypatch):
