@@ -7,6 +7,7 @@ second makes the dataset. What an interrupted run has committed is not made agai
 or, with a reason, in the rejects.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -166,8 +167,10 @@ def check(config: FETextConfig) -> Path | None:
     choose(config.many_faces, MANY_FACES, "many_faces policy")
     if config.shard_rows < 1:
         raise InputError(f"shard_rows={config.shard_rows}; at least 1 is needed")
-    if config.label_votes < 0:
+    if not 0 <= config.label_votes < math.inf:
         raise InputError(f"label_votes={config.label_votes}: a label counts as 0 further votes or more")
+    if config.label_votes and not (config.label_column and config.vote_column):
+        raise InputError(f"label_votes={config.label_votes} needs both label_column and vote_column")
     if not config.landmarker_model and (config.au_labeler == "mediapipe" or config.align):
         raise InputError(
             "au_labeler=mediapipe and align=true need landmarker_model=FILE.task; "

@@ -155,6 +155,8 @@ def test_a_released_checkpoint_of_open_graph_au(faces, tmp_path):
         ({"au_labeler": "open_graph_au", "au_checkpoint": "/absent.pth"}, "none at '/absent.pth'"),
         ({"many_faces": "smallest"}, "choices: certain, largest, central, reject"),
         ({"label_votes": -1.0}, "label_votes=-1.0"),
+        ({"label_votes": float("nan")}, "label_votes=nan"),
+        ({"label_votes": 10.0}, "needs both label_column and vote_column"),
         ({"crop": "arcfce"}, "did you mean 'arcface'"),
         ({"au_labeler": "mediapip"}, "did you mean 'mediapipe'"),
         ({"au_labeler": "mediapipe"}, "landmarker_model=FILE.task"),

@@ -73,7 +73,7 @@ class FERAnnoConfig:
 
 @dataclass
 class TrainingConfig:
-    """Training of a bundle's parts from a FEText folder; the defaults made `fer64`.
+    """Training of a bundle's parts from a FEText folder; `configs/train_fer64.yaml` has what made `fer64`.
 
     `base` is a Stable Diffusion folder or hub id to start from; without it all networks start untrained.
     Faces are resized to `image_size`, by default the size that the model was (or will be) trained on. A

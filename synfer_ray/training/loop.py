@@ -137,10 +137,10 @@ def fit(
 
 @contextmanager
 def precision(mixed: str, device: torch.device) -> Iterator[None]:
-    """The arithmetic of a forward pass: float32, or `bf16` where that does no harm.
+    """The arithmetic of a forward pass: float32, or torch's mixture with bfloat16 if `mixed` is `bf16`.
 
     On CPUs the backward pass of torch's fused attention is several times slower in bfloat16, so attention is
-    then written out.
+    then computed step by step.
     """
     with ExitStack() as stack:
         if mixed == "bf16":
