@@ -51,7 +51,8 @@ class FaceReader:
         """Returns label, label_probs and source_label; a face of another class is rejected.
 
         Votes go before the label, which counts as `label_votes` more: the expression is the one with most
-        votes, where a tie goes to the source's own label, unless a class outside the seven has more. A face without label stays, unlabelled.
+        votes, where a tie goes to the source's own label, unless a class outside the seven has more. A face
+        without label stays, unlabelled.
         """
         source_label = self._class_name(face.label)
         row: Row = {"source_label": source_label, "label": source_label}
