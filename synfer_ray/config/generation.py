@@ -23,8 +23,8 @@ class SamplingConfig:
     guidance_scale: float = 2.0
     au_guidance_scale: float | None = 1.25
     guidance_rescale: float = 0.0
-    pag_scale: float = 0.0
-    pag_applied_layers: list[str] = field(default_factory=lambda: ["mid"])
+    pag_scale: float = 1.0
+    pag_applied_layers: list[str] = field(default_factory=lambda: ["down_blocks", "up_blocks"])
     negative_prompt: str = ""
 
 

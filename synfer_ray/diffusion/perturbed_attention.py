@@ -65,7 +65,8 @@ def install_perturbation(unet: nn.Module, layers: Sequence[str]) -> list[Perturb
         except re.error as error:
             raise InputError(f"pag_applied_layers: {layer!r} is no regular expression: {error}") from error
         if not matches:
-            raise InputError(f"pag_applied_layers: {layer!r} matches none of {', '.join(blocks)}")
+            names = ", ".join(blocks) or "no self-attention"
+            raise InputError(f"pag_applied_layers: {layer!r} matches none of {names}")
         chosen |= matches
     for block in chosen.values():
         if not isinstance(block.processor, PerturbableAttnProcessor):
