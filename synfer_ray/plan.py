@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from synfer_ray.config import GenerateConfig
 from synfer_ray.errors import InputError
-from synfer_ray.prompts import sample_attributes, write_caption
+from synfer_ray.prompts import FRONTAL, sample_attributes, write_caption
 from synfer_ray.storage.au_prior import Readings
 from synfer_ray.storage.fingerprint import fingerprint
 from synfer_ray.taxonomy.action_units import ACTION_UNITS as UNITS
@@ -111,7 +111,7 @@ def plan_row(plan: Plan, index: int) -> PlanRow:
     expression = expression_of(config, index)
     compound = None if expression in EXPRESSIONS else expression
     action_units = _action_units(plan, expression, _rng(config, index, ACTION_UNITS))
-    attributes = sample_attributes(config.attributes, _rng(config, index, ATTRIBUTES))
+    attributes = FRONTAL | sample_attributes(config.attributes, _rng(config, index, ATTRIBUTES))
     described = action_units if config.describe_action_units else np.full_like(action_units, np.nan)
     return PlanRow(
         sample_id=f"{plan.fingerprint}-{index:08d}",

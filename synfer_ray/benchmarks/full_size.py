@@ -171,9 +171,7 @@ def job(config: FullSizeConfig, bundle: str) -> GenerateConfig:
         bundle=bundle,
         image_size=config.image_sizes[0],
         image_format="jpeg",
-        sampling=SamplingConfig(
-            config.num_inference_steps, config.guidance_scale, au_guidance_scale=None, pag_scale=0.0
-        ),
+        sampling=SamplingConfig(config.num_inference_steps, config.guidance_scale, au_guidance_scale=None),
         guidance=GuidanceConfig(start=config.guidance_start),
         voters=[FERANNO, "residual"],
         batch_size=config.batch_size,

@@ -14,17 +14,13 @@ class SamplingConfig:
     """How many steps the sampler takes and how strongly it follows the conditions.
 
     With `au_guidance_scale: null` the action units weigh as much as the text, for a third less compute.
-    `guidance_rescale` takes back that share of the contrast that strong scales add. `pag_scale` leads away
-    from what the model would predict with its self-attention `pag_applied_layers` undone: faces become whole,
-    for a third more compute (perturbed-attention guidance).
+    `guidance_rescale` takes back that share of the contrast that strong scales add.
     """
 
     num_inference_steps: int = 20
-    guidance_scale: float = 2.0
-    au_guidance_scale: float | None = 1.25
+    guidance_scale: float = 1.5
+    au_guidance_scale: float | None = 1.0
     guidance_rescale: float = 0.0
-    pag_scale: float = 1.0
-    pag_applied_layers: list[str] = field(default_factory=lambda: ["down_blocks", "up_blocks"])
     negative_prompt: str = ""
 
 
@@ -84,8 +80,9 @@ class GenerateConfig:
     accepted rows by calibrated label, at most `max_images` (0: ten for each row asked for). Rows are
     bit-identical for one `batch_size`, `num_threads` and kind of device, whatever the pools. `au_prior` says
     where the action units of an expression come from: `textbook`, or real `faces` if the bundle has readings
-    of some (the default then). `enricher` says who words the prompts; with `describe_action_units` they tell
-    of the strongest action units in words, too.
+    of some (the default then). `attributes` holds the share of each value, as {gender: {female: 2, male: 1}};
+    a pose it does not name is frontal. `enricher` says who words the prompts; with `describe_action_units`
+    they tell of the strongest action units in words, too.
     """
 
     output: str = MISSING

@@ -42,9 +42,9 @@ class DecoupledAttnProcessor:
         num_text = encoder_hidden_states.shape[1] - (self.adapter.num_tokens if self.adapter else 0)
         text, action_units = encoder_hidden_states.tensor_split([num_text], dim=1)
 
-        query = split_heads(attn.to_q(hidden_states), attn.heads)
-        key = split_heads(attn.to_k(text), attn.heads)
-        output = F.scaled_dot_product_attention(query, key, split_heads(attn.to_v(text), attn.heads))
+        query = _split_heads(attn.to_q(hidden_states), attn.heads)
+        key = _split_heads(attn.to_k(text), attn.heads)
+        output = F.scaled_dot_product_attention(query, key, _split_heads(attn.to_v(text), attn.heads))
         if self.capture is not None:
             scores = query.float() @ key.float().transpose(-1, -2) * attn.scale  # float16 could overflow
             self.capture.append(scores.softmax(dim=-1).mean(dim=1))
@@ -52,12 +52,12 @@ class DecoupledAttnProcessor:
         if self.adapter and self.adapter.scale:
             au_key, au_value = self.adapter.layers[self.block](action_units)
             au_output = F.scaled_dot_product_attention(
-                query, split_heads(au_key, attn.heads), split_heads(au_value, attn.heads)
+                query, _split_heads(au_key, attn.heads), _split_heads(au_value, attn.heads)
             )
             output = output + self.adapter.scale * au_output
 
         project, dropout = attn.to_out
-        return dropout(project(merge_heads(output)))
+        return dropout(project(output.transpose(1, 2).flatten(2)))
 
 
 def cross_attention_blocks(unet: nn.Module) -> list[tuple[str, "Attention"]]:
@@ -88,11 +88,5 @@ def install_processors(unet: nn.Module, adapter: "AUAdapter | None" = None) -> l
     return processors
 
 
-def split_heads(states: Tensor, heads: int) -> Tensor:
-    """[B, N, C] -> [B, heads, N, C / heads]."""
-    return states.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def merge_heads(states: Tensor) -> Tensor:
-    """[B, heads, N, C / heads] -> [B, N, C]."""
-    return states.transpose(1, 2).flatten(2)
+def _split_heads(states: Tensor, heads: int) -> Tensor:
+    return states.unflatten(-1, (heads, -1)).transpose(1, 2)  # [B, N, C] -> [B, heads, N, C / heads]

@@ -1,4 +1,4 @@
-"""DDIM sampling under text, action units and semantic guidance (paper 4.2-4.3), and perturbed attention."""
+"""DDIM sampling under text, action units and semantic guidance (paper 4.2-4.3)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,6 @@ from torch import Tensor
 from synfer_ray.config import SamplingConfig
 from synfer_ray.diffusion.components import Components, decode_latents
 from synfer_ray.diffusion.guidance import SemanticGuidance, combine, rescale
-from synfer_ray.diffusion.perturbed_attention import (
-    PerturbableAttnProcessor,
-    install_perturbation,
-    perturbed,
-)
 from synfer_ray.errors import InputError
 
 if TYPE_CHECKING:
@@ -78,20 +73,18 @@ def denoise(
     text_scale, au_scale = config.guidance_scale, config.au_guidance_scale
     if au_scale is None or au_tokens is None:
         au_scale = text_scale
-    undo = install_perturbation(components.unet, config.pag_applied_layers) if config.pag_scale else []
     decode = guidance.decode if guidance and guidance.decode else partial(decode_latents, components)
     loss_scale = HALF_LOSS_SCALE if components.dtype == torch.float16 else 1.0
     latents = latents.to(components.device, components.dtype)
     skipped = torch.zeros(len(latents), dtype=torch.int64, device=latents.device)
 
     for step, timestep in enumerate(timesteps):
-        undone = [components.context(prompt_embeds, au_tokens)] if undo else []
-        contexts = [*undone, components.context(empty_embeds)]
+        contexts = [components.context(empty_embeds)]
         if au_scale != text_scale:
             contexts.append(components.context(prompt_embeds))
 
         if guidance and targets is not None and step in guided_steps:
-            predictions = _predict(components, latents, timestep, contexts, undo)
+            predictions = _predict(components, latents, timestep, contexts)
             with torch.enable_grad():
                 prompt_embeds = prompt_embeds.detach().requires_grad_()
                 context = components.context(prompt_embeds, au_tokens)
@@ -103,14 +96,11 @@ def denoise(
             skipped += row_skipped
         else:
             contexts.append(components.context(prompt_embeds, au_tokens))
-            predictions = _predict(components, latents, timestep, contexts, undo)
+            predictions = _predict(components, latents, timestep, contexts)
 
-        # Without one by text alone the scales are equal: it cancels and the unconditional one stands for it.
-        eps_uncond, eps_text, eps_text_au = predictions[len(undone)], predictions[-2], predictions[-1]
-        prediction = combine(eps_uncond, eps_text, eps_text_au, text_scale, au_scale)
-        if undone:
-            prediction = prediction + config.pag_scale * (eps_text_au - predictions[0])
-        prediction = rescale(prediction, eps_text_au, config.guidance_rescale)
+        # Two predictions if the scales are equal: the text-only one cancels and the first stands for it.
+        prediction = combine(predictions[0], predictions[-2], predictions[-1], text_scale, au_scale)
+        prediction = rescale(prediction, predictions[-1], config.guidance_rescale)
         latents = scheduler.step(prediction, timestep, latents).prev_sample
     return Samples(latents, skipped)
 
@@ -129,17 +119,9 @@ def pad_batch(rows: Sequence[Row], size: int) -> list[Row]:
 
 
 def _predict(
-    components: Components,
-    latents: Tensor,
-    timestep: Tensor,
-    contexts: list[Tensor],
-    undo: Sequence[PerturbableAttnProcessor] = (),
+    components: Components, latents: Tensor, timestep: Tensor, contexts: list[Tensor]
 ) -> list[Tensor]:
-    """Runs the U-Net once for all contexts; returns one prediction [B, C, H, W] for each.
-
-    For the first context the processors `undo` undo their attention.
-    """
-    with perturbed(undo, len(latents)):
-        latents = latents.repeat(len(contexts), 1, 1, 1)
-        prediction = components.unet(latents, timestep, encoder_hidden_states=torch.cat(contexts)).sample
+    """Runs the U-Net once for all contexts; returns one prediction [B, C, H, W] for each."""
+    latents = latents.repeat(len(contexts), 1, 1, 1)
+    prediction = components.unet(latents, timestep, encoder_hidden_states=torch.cat(contexts)).sample
     return list(prediction.chunk(len(contexts)))

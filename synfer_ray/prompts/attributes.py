@@ -26,6 +26,7 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         "scarf": "a scarf",
     },
     "pose": {
+        "any": "",
         "frontal": "facing the camera",
         "left": "turned to the left",
         "right": "turned to the right",
@@ -49,6 +50,12 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     },
 }
 """Attribute -> value -> the words it adds to a caption."""
+
+FRONTAL = {"pose": "frontal"}
+"""What prompts say where nobody asks for another pose.
+
+Captions of faces keep silent only on an unclear pose, so that a silent prompt would ask for just such a face.
+"""
 
 
 def sample_attributes(quotas: Mapping[str, Mapping[str, float]], rng: np.random.Generator) -> dict[str, str]:

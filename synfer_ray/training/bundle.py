@@ -130,7 +130,7 @@ def write_layouts(config: TrainingConfig, components: "Components") -> None:
     from synfer_ray.diffusion.components import encode_prompt
     from synfer_ray.diffusion.noise import initial_noise
     from synfer_ray.diffusion.sampling import denoise
-    from synfer_ray.prompts.caption import write_caption
+    from synfer_ray.prompts import FRONTAL, write_caption
     from synfer_ray.taxonomy.au_priors import sample_action_units
 
     shape = components.latent_shape(parts.training_image_size(config))
@@ -139,7 +139,9 @@ def write_layouts(config: TrainingConfig, components: "Components") -> None:
     for first in range(0, config.layouts, LAYOUT_BATCH):
         seeds = range(first, first + LAYOUT_BATCH)
         draws = [np.random.default_rng([config.diffusion.seed, seed]) for seed in seeds]
-        captions = [write_caption("neutral", sample_action_units("neutral", rng), {}, rng) for rng in draws]
+        captions = [
+            write_caption("neutral", sample_action_units("neutral", rng), FRONTAL, rng) for rng in draws
+        ]
         samples = denoise(
             components,
             SamplingConfig(),

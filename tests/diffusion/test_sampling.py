@@ -41,8 +41,7 @@ def sample(components: Components, prompts=PROMPTS, seeds=(1, 2, 3), start_step=
     return denoise(
         components,
         SamplingConfig(
-            **{"num_inference_steps": 4, "guidance_scale": 3.0, "au_guidance_scale": None, "pag_scale": 0.0}
-            | fields
+            **{"num_inference_steps": 4, "guidance_scale": 3.0, "au_guidance_scale": None} | fields
         ),
         initial_noise(seeds, components.latent_shape(32)),
         start_step,
