@@ -104,6 +104,18 @@ def test_attribute_quotas_are_drawn_and_independent_of_the_noise():
     assert [row.seed for row in rows] == [plan_row(plan(), index).seed for index in range(400)]
 
 
+def test_faces_look_at_the_camera_unless_a_pose_is_asked_for():
+    assert json.loads(plan_row(plan(attributes={"gender": {"male": 1.0}}), 0).attributes) == {
+        "pose": "frontal",
+        "gender": "male",
+    }
+    assert "facing the camera" in plan_row(plan(), 0).prompt
+    for pose, phrase in (("left", "turned to the left"), ("any", "")):
+        row = plan_row(plan(attributes={"pose": {pose: 1.0}}), 0)
+        assert json.loads(row.attributes) == {"pose": pose}
+        assert phrase in row.prompt and "camera" not in row.prompt
+
+
 def test_layout_sources_come_from_the_whole_pool():
     sources = {plan_row(plan(layouts=("fer64/layout", 4)), index).layout_source for index in range(60)}
     assert sources == {f"fer64/layout-{number:08d}" for number in range(4)}

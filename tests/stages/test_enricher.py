@@ -53,7 +53,7 @@ def test_every_prompt_is_worded_for_its_row(config, server):
         assert after["prompt"] != before["prompt"]
         assert names_other_expression(after["prompt"], expression) is None
         assert after == before | {"prompt": after["prompt"], "prompt_writer": MODEL}
-    assert all(facts(body).endswith("; woman, glasses") for body in server.bodies)
+    assert all(facts(body).endswith("; facing the camera, woman, glasses") for body in server.bodies)
     assert len({body["seed"] for body in server.bodies}) == ROWS
     assert "photographer" in question(server.bodies[0])
 
