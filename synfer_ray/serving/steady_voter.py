@@ -14,8 +14,8 @@ from synfer_ray.calibration.feranno import Annotator
 from synfer_ray.calibration.recorded import RecordedAnnotator, is_recordable, recorded
 from synfer_ray.stages.attention_overlay import attention_of
 
-PROBES = 8
-"""Faces of noise that are looked at in every place of a batch; one alone may agree by chance."""
+PROBES = 128
+"""Faces of noise to try; where one number in two hundred is rounded otherwise, a few may agree by chance."""
 
 logger = logging.getLogger("ray.serve")
 
@@ -87,26 +87,22 @@ def equal_sizes(expert: Expert, largest: int, image_size: int, only_largest: boo
     """
     shape = (PROBES, 3, image_size, image_size)
     probes = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
-    expected = []
-    for probe in probes:
-        votes = expert.predict(np.stack([probe] * largest))
-        if not _all_equal(votes, votes[0]):
-            logger.warning(
-                "%s: answers depend on the place in a batch here, faces are judged one by one", expert.name
-            )
-            return [1]
-        expected.append(votes[0])
+    expected = _in_batches(expert, probes, largest)
+    if not _all_equal(_in_batches(expert, probes[::-1], largest)[::-1], expected):
+        logger.warning(
+            "%s: answers depend on the place in a batch here, faces are judged one by one", expert.name
+        )
+        return [1]
     smaller = [] if only_largest else [2**power for power in range((largest - 1).bit_length())]
-    return [*(size for size in smaller if _agrees(expert, size, probes, expected)), largest]
+    agreeing = [size for size in smaller if _all_equal(_in_batches(expert, probes, size), expected)]
+    return [*agreeing, largest]
 
 
-def _agrees(
-    expert: Expert, size: int, probes: NDArray[np.float32], expected: Sequence[NDArray[np.float32]]
-) -> bool:
-    return all(
-        _all_equal(expert.predict(np.stack([probe] * size)), vote) for probe, vote in zip(probes, expected)
-    )
+def _in_batches(expert: Expert, probes: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """Votes on all probes [N, 7], `size` at a time; the last batch begins anew with the first probes."""
+    batches = [np.arange(first, first + size) % len(probes) for first in range(0, len(probes), size)]
+    return np.concatenate([expert.predict(probes[batch]) for batch in batches])[: len(probes)]
 
 
-def _all_equal(votes: NDArray[np.float32], vote: NDArray[np.float32]) -> bool:
-    return np.array_equal(votes, np.broadcast_to(vote, votes.shape), equal_nan=True)
+def _all_equal(votes: NDArray[np.float32], others: NDArray[np.float32]) -> bool:
+    return np.array_equal(votes, others, equal_nan=True)
