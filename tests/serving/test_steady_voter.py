@@ -57,6 +57,17 @@ def test_where_the_place_in_a_batch_counts_faces_are_judged_one_by_one(caplog):
     np.testing.assert_array_equal(votes, Expert().predict(FACES))
 
 
+def test_a_size_that_rounds_one_face_in_thirty_otherwise_is_left_out():
+    class Rare(Expert):
+        def predict(self, pixels):
+            votes = super().predict(pixels)
+            if len(pixels) == 2:
+                votes[np.abs(pixels[:, 0, 0, 0]) > 29 / 30] += np.float32(1e-6)
+            return votes
+
+    assert SteadyVoter(Rare(), 8, 4).way.sizes == [1, 4, 8]
+
+
 def test_a_voter_that_says_nothing_says_it_in_every_batch():
     class Silent(Expert):
         def predict(self, pixels):
