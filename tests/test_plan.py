@@ -109,11 +109,12 @@ def test_faces_look_at_the_camera_unless_a_pose_is_asked_for():
         "pose": "frontal",
         "gender": "male",
     }
-    assert "facing the camera" in plan_row(plan(), 0).prompt
-    for pose, phrase in (("left", "turned to the left"), ("any", "")):
+    frontal = plan_row(plan(), 0).prompt
+    assert ", facing the camera" in frontal
+    for pose, phrase in (("left", ", turned to the left"), ("any", "")):
         row = plan_row(plan(attributes={"pose": {pose: 1.0}}), 0)
         assert json.loads(row.attributes) == {"pose": pose}
-        assert phrase in row.prompt and "camera" not in row.prompt
+        assert row.prompt == frontal.replace(", facing the camera", phrase)
 
 
 def test_layout_sources_come_from_the_whole_pool():
