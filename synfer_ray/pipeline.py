@@ -27,6 +27,7 @@ from synfer_ray.stall import Stalled
 from synfer_ray.storage.au_prior import AU_PRIOR, Readings, read_au_prior
 from synfer_ray.storage.bundle import (
     FERANNO,
+    WHOLENESS,
     controlled_action_units,
     expert_fingerprint,
     find_bundle,
@@ -139,6 +140,8 @@ def make_plan(config: GenerateConfig, bundle: Path) -> Plan:
     """Looks up what the settings point to: model files by their fingerprints, and the number of layouts."""
     experts = [*config.voters, *([config.guidance.guide] if config.guidance.guide else [])]
     models = model_fingerprints(bundle, experts, config.experts)
+    if config.min_wholeness == 0:
+        models[WHOLENESS] = None  # nothing looks
     if config.enricher.is_model:
         models["enricher"] = model_fingerprint(config.enricher, TASKS)
     pool = open_layouts(config.layout, bundle)
@@ -180,6 +183,14 @@ def check(config: GenerateConfig, bundle: Path) -> None:
     if not config.voters:
         raise InputError("voters is empty; labels are calibrated by at least one")
     check_language_model(config.enricher, "enricher")
+    if config.min_wholeness is not None and not 0 <= config.min_wholeness <= 1:
+        raise InputError(f"min_wholeness={config.min_wholeness} is not in [0, 1]")
+    if config.min_wholeness and not (bundle / WHOLENESS).is_dir():
+        raise InputError(
+            f"min_wholeness={config.min_wholeness}, but {bundle} has no {WHOLENESS}/ that could tell"
+        )
+    if not 0 <= config.sampling.eta <= 1:
+        raise InputError(f"sampling.eta={config.sampling.eta} is not in [0, 1]")
     if config.au_prior is not None:
         choose(config.au_prior, AU_PRIORS, "au_prior")
     choose(config.dtype, DTYPES, "dtype")

@@ -121,7 +121,7 @@ def plan_row(plan: Plan, index: int) -> PlanRow:
         action_units=action_units.tolist(),
         attributes=json.dumps(attributes),
         prompt=write_caption(expression, described, attributes, _rng(config, index, PROMPT)),
-        seed=int(_rng(config, index, NOISE).integers(2**63 - 1)),
+        seed=_noise_seed(config, index),
         layout_source=_layout_source(plan, _rng(config, index, LAYOUT)),
         model_fingerprint=plan.models["model"],
         adapter_fingerprint=plan.models["adapter"],
@@ -161,6 +161,12 @@ def _layout_source(plan: Plan, rng: np.random.Generator) -> str | None:
         return None
     prefix, count = plan.layouts
     return f"{prefix}-{int(rng.integers(count)):08d}"
+
+
+def _noise_seed(config: GenerateConfig, index: int) -> int:
+    """Counts up from a random number: torch reads 32 bits of a seed, of which a million draws repeat some."""
+    first = int(np.random.default_rng([config.seed, NOISE]).integers(2**32))
+    return (first + index) % 2**32
 
 
 def _rng(config: GenerateConfig, index: int, stream: int) -> np.random.Generator:

@@ -94,7 +94,7 @@ def test_two_guided_steps_and_feranno_of_860_million_parameters(bundle, seconds)
     def draw(guidance: SemanticGuidance | None):
         return denoise(
             components,
-            SamplingConfig(num_inference_steps=3, guidance_scale=7.5, au_guidance_scale=None),
+            SamplingConfig(num_inference_steps=3, eta=0.0, guidance_scale=7.5, au_guidance_scale=None),
             initial_noise([1], components.latent_shape(SIZE)),
             prompt_embeds=encode_prompt(components, prompts),
             empty_embeds=encode_prompt(components, [""]),

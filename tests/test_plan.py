@@ -53,6 +53,7 @@ def test_rows_are_a_pure_function_of_seed_and_index(seed, index):
 def test_no_two_rows_share_a_seed_or_an_id():
     rows = [plan_row(plan(), index) for index in range(500)]
     assert len({row.seed for row in rows}) == len({row.sample_id for row in rows}) == 500
+    assert max(row.seed for row in rows) < 2**32  # torch reads no more of a seed
 
 
 def test_action_units_and_prompt_fit_the_expression():

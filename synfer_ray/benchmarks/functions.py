@@ -8,6 +8,7 @@ import torch
 
 from synfer_ray.benchmarks.cost import Cost, interleave
 from synfer_ray.diffusion.components import decode_latents, encode_prompt, word_mask
+from synfer_ray.diffusion.noise import row_generator
 from synfer_ray.diffusion.sampling import denoise
 from synfer_ray.plan import Plan, plan_row
 from synfer_ray.stages.image_generator import ImageGenerator, expression_targets
@@ -59,12 +60,14 @@ def denoise_rows(generator: ImageGenerator, rows: list[Row], guided: bool = Fals
     """Samples the latents [B, C, h, w] of planned rows, as the actor does."""
     components = generator.components
     prompts = [row["prompt"] for row in rows]
-    latents, start_step = generator.start(rows)
+    generators = [row_generator(row["seed"]) for row in rows]
+    latents, start_step = generator.start(rows, generators)
     return denoise(
         components,
         generator.config.sampling,
         latents,
         start_step,
+        generators=generators,
         prompt_embeds=encode_prompt(components, prompts),
         empty_embeds=generator.empty_embeds,
         au_tokens=generator.au_tokens(rows),

@@ -13,13 +13,16 @@ from synfer_ray.config.pools import PoolConfig
 class SamplingConfig:
     """How many steps the sampler takes and how strongly it follows the conditions.
 
-    With `au_guidance_scale: null` the action units weigh as much as the text, for a third less compute.
-    `guidance_rescale` takes back that share of the contrast that strong scales add.
+    `eta` is the share of new noise in a step: 0 is DDIM; 1 corrects more of what earlier steps got wrong, and
+    is of no use to `ddim_inversion`. With `au_guidance_scale: null` the action units weigh as much as the
+    text, for a third less compute. `guidance_rescale` takes back that share of the contrast that strong
+    scales add.
     """
 
     num_inference_steps: int = 20
+    eta: float = 1.0
     guidance_scale: float = 1.5
-    au_guidance_scale: float | None = 1.0
+    au_guidance_scale: float | None = 0.75
     guidance_rescale: float = 0.0
     negative_prompt: str = ""
 
@@ -48,7 +51,7 @@ class GuidanceConfig:
     """
 
     guide: str | None = "guide"
-    step_size: float = 0.2
+    step_size: float = 0.15
     norm: str = "token"
     start: float = 0.5
     words_only: bool = True
@@ -82,7 +85,8 @@ class GenerateConfig:
     where the action units of an expression come from: `textbook`, or real `faces` if the bundle has readings
     of some (the default then). `attributes` holds the share of each value, as {gender: {female: 2, male: 1}};
     a pose it does not name is frontal. `enricher` says who words the prompts; with `describe_action_units`
-    they tell of the strongest action units in words, too.
+    they tell of the strongest action units in words, too. Faces that look less whole than `min_wholeness`, in
+    0..1, are rejected, by default where the bundle can tell and below a half; 0 keeps them all.
     """
 
     output: str = MISSING
@@ -111,6 +115,7 @@ class GenerateConfig:
     image_size: int | None = None
     image_format: str = "png"
 
+    min_wholeness: float | None = None
     voters: list[str] = field(default_factory=lambda: ["feranno", "residual", "separable"])
     experts: dict[str, ExpertConfig] = field(default_factory=dict)
     faces: FacesConfig = field(default_factory=FacesConfig)

@@ -82,7 +82,9 @@ class TrainingConfig:
     times an epoch, by the `rare_power` of how much rarer it is; one whose foremost expression has less than
     `clear_share` of the votes it sees once and without caption. `joint` trains that model on with its
     adapter, which pays for small models and is left out (no steps) by default. FERAnno learns from every face
-    as it is and from `feranno_views` random views of it.
+    as it is and from `feranno_views` random views of it. What tells a finished bundle's whole faces from
+    broken ones learns from `ratings`, a CSV file that rates samples of the dataset `rated`, and starts from
+    the expert `wholeness_base`.
     """
 
     input: str = "fetext"
@@ -108,4 +110,8 @@ class TrainingConfig:
     feranno_views: int = 3
     feranno_head: FERAnnoConfig = field(default_factory=FERAnnoConfig)
     experts: dict[str, ExpertRecipe] = field(default_factory=dict)
+    rated: str = ""
+    ratings: str = ""
+    wholeness: FitConfig = field(default_factory=FitConfig)
+    wholeness_base: str = "separable"
     workers: WorkersConfig = field(default_factory=WorkersConfig)

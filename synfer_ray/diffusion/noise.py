@@ -13,4 +13,9 @@ def row_generator(seed: int) -> torch.Generator:
 
 def initial_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     """Returns standard normal noise [B, *shape], one generator for each row."""
-    return torch.stack([torch.randn(tuple(shape), generator=row_generator(seed)) for seed in seeds])
+    return next_noise([row_generator(seed) for seed in seeds], shape)
+
+
+def next_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
+    """Draws the next noise [B, *shape] of each row from its generator."""
+    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])

@@ -37,6 +37,7 @@ def denoise(
     latents: Tensor,
     start_step: int = 0,
     *,
+    generators: Sequence[torch.Generator] | None = None,
     # conditions
     prompt_embeds: Tensor,
     empty_embeds: Tensor,
@@ -54,6 +55,7 @@ def denoise(
     Args:
         latents: start latents [B, C, H, W]: noise, or what layout initialisation returns.
         start_step: index of the first step to execute.
+        generators: of each row, for the noise that steps with `eta` above 0 add.
         prompt_embeds: embeddings c_text of the prompts, [B, T, D].
         empty_embeds: embeddings of the empty (or of a negative) prompt, [B, T, D].
         au_tokens: tokens c_au from `AUAdapter.encode`, [B, N, D]; None = no AU condition.
@@ -62,10 +64,13 @@ def denoise(
         token_mask: tokens that guidance may move, bool [B, T]; None = all.
 
     Raises:
-        InputError: guidance comes without targets.
+        InputError: guidance comes without targets, or `eta` without generators.
     """
     if guidance and targets is None:
         raise InputError("semantic guidance needs the probabilities of the assigned label")
+    if config.eta and generators is None:
+        raise InputError(f"eta={config.eta} adds noise in every step: each row needs a generator")
+    noise_source = list(generators) if generators else None
     scheduler = components.scheduler
     scheduler.set_timesteps(config.num_inference_steps)
     timesteps = scheduler.timesteps[start_step:]
@@ -101,7 +106,9 @@ def denoise(
         # Two predictions if the scales are equal: the text-only one cancels and the first stands for it.
         prediction = combine(predictions[0], predictions[-2], predictions[-1], text_scale, au_scale)
         prediction = rescale(prediction, predictions[-1], config.guidance_rescale)
-        latents = scheduler.step(prediction, timestep, latents).prev_sample
+        latents = scheduler.step(
+            prediction, timestep, latents, eta=config.eta, generator=noise_source
+        ).prev_sample
     return Samples(latents, skipped)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from synfer_ray.calibration.experts import NETWORKS, load_network
 from synfer_ray.calibration.feranno import load_annotator
+from synfer_ray.calibration.wholeness import WholenessNet
 from synfer_ray.config import GenerateConfig
 from synfer_ray.diffusion.components import (
     Components,
@@ -23,7 +24,7 @@ from synfer_ray.diffusion.components import (
 from synfer_ray.diffusion.guidance import SemanticGuidance
 from synfer_ray.diffusion.layout import ddim_invert, partial_noise
 from synfer_ray.diffusion.memory import apply_levers
-from synfer_ray.diffusion.noise import initial_noise
+from synfer_ray.diffusion.noise import next_noise, row_generator
 from synfer_ray.diffusion.preview import load_preview
 from synfer_ray.diffusion.sampling import denoise
 from synfer_ray.errors import InputError
@@ -33,8 +34,16 @@ from synfer_ray.stages.attention_overlay import attention_of, write_overlay
 from synfer_ray.stages.layout_pool import open_layouts
 from synfer_ray.stages.model_stage import model_stage
 from synfer_ray.stages.sample_rows import GENERATE, Row, rejection, sample_rows, timed
-from synfer_ray.storage.bundle import FERANNO, PREVIEW, bundle_image_size, expert_spec, find_bundle
+from synfer_ray.storage.bundle import (
+    FERANNO,
+    PREVIEW,
+    WHOLENESS,
+    bundle_image_size,
+    expert_spec,
+    find_bundle,
+)
 from synfer_ray.storage.schema import VOTER
+from synfer_ray.storage.weights import load_model
 from synfer_ray.taxonomy.compounds import components_of
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
 
@@ -71,6 +80,7 @@ class ImageGenerator:
             self.components.adapter.scale = config.au_scale
         self.annotator = load_annotator(self.components) if FERANNO in config.voters else None
         self.guidance = load_guidance(config, bundle, self.components)
+        self.wholeness = load_wholeness(config, bundle, device)
         self.layouts = open_layouts(config.layout, bundle)
         self.empty_embeds = encode_prompt(
             self.components, [config.sampling.negative_prompt] * config.batch_size
@@ -88,12 +98,14 @@ class ImageGenerator:
     def generate(self, rows: list[Row], batch: list[Row]) -> None:
         """Fills in the image, FERAnno's vote and guidance_skipped of a batch's rows, or why there is none."""
         prompts = [row["prompt"] for row in batch]
-        latents, start_step = self.start(batch)
+        generators = [row_generator(row["seed"]) for row in batch]
+        latents, start_step = self.start(batch, generators)
         samples = denoise(
             self.components,
             self.config.sampling,
             latents,
             start_step,
+            generators=generators,
             prompt_embeds=encode_prompt(self.components, prompts),
             empty_embeds=self.empty_embeds,
             au_tokens=self.au_tokens(batch),
@@ -103,21 +115,27 @@ class ImageGenerator:
         )
         annotation = self.annotator.from_latents(samples.latents) if self.annotator else None
         with torch.inference_mode():
-            images = decode_latents(self.components, samples.latents).float().cpu()
+            decoded = decode_latents(self.components, samples.latents).float().clamp(-1, 1)
+            wholeness = self.wholeness(decoded).tolist() if self.wholeness else None
+        images = decoded.cpu()
         for row in rows:
             place = row["index"] % len(batch)
             row["guidance_skipped"] = int(samples.guidance_skipped[place])
             if annotation:
                 row[f"{VOTER}{FERANNO}"] = annotation.probs[place].tolist()
             row |= self.finish(images[place], row)
+            if wholeness:
+                row["wholeness"] = wholeness[place]
+                if row["reason"] is None and wholeness[place] < least_wholeness(self.config):
+                    row |= rejection(GENERATE, "broken", f"wholeness {wholeness[place]:.2f}")
             if annotation and row["index"] < self.config.overlays and row["reason"] is None:
                 write_overlay(self.config.output, row, attention_of(annotation, place))
 
-    def start(self, rows: list[Row]) -> tuple[Tensor, int]:
+    def start(self, rows: list[Row], generators: list[torch.Generator]) -> tuple[Tensor, int]:
         """Returns the start latents and the first step to take: noise, or the layout of a face (4.3)."""
         components, layout = self.components, self.config.layout
         steps = self.config.sampling.num_inference_steps
-        noise = initial_noise([row["seed"] for row in rows], components.latent_shape(self.image_size))
+        noise = next_noise(generators, components.latent_shape(self.image_size))
         noise = noise.to(components.device, components.dtype)
         if self.layouts is None:
             return noise, 0
@@ -139,7 +157,7 @@ class ImageGenerator:
         """Encodes an image [3, H, W] in [-1, 1]; black, flat and non-finite ones are rejected."""
         if not image.isfinite().all():
             return rejection(GENERATE, "not_finite", f"{int((~image.isfinite()).sum())} values")
-        pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+        pixels = ((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
         encoding = self.config.image_format
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, encoding, **ENCODINGS[encoding])
@@ -168,6 +186,19 @@ def load_guidance(config: GenerateConfig, bundle: Path, components: Components) 
     preview = bundle / PREVIEW
     decode = load_preview(preview, components) if settings.preview and preview.is_dir() else None
     return SemanticGuidance(guide, settings.step_size, settings.norm, settings.start, decode)
+
+
+def load_wholeness(config: GenerateConfig, bundle: Path, device: str) -> WholenessNet | None:
+    """Loads what tells whole faces from broken ones; None if the bundle has nothing, or all are kept."""
+    folder = bundle / WHOLENESS
+    if least_wholeness(config) == 0 or not folder.is_dir():
+        return None
+    return load_model(WholenessNet, folder).to(device).requires_grad_(False)
+
+
+def least_wholeness(config: GenerateConfig) -> float:
+    """Returns the wholeness in 0..1 that a face needs: a half, where the settings say nothing."""
+    return 0.5 if config.min_wholeness is None else config.min_wholeness
 
 
 def expression_targets(rows: Sequence[Row]) -> Tensor:

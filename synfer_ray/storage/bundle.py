@@ -18,6 +18,7 @@ from synfer_ray.taxonomy.action_units import ACTION_UNITS
 EMBEDDED = Path(__file__).resolve().parent.parent / "bundles"
 DIFFUSION_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 PREVIEW = "preview"
+WHOLENESS = "wholeness"
 FERANNO = "feranno"
 """The voter that reads the diffusion model's own features; every other one is an expert classifier."""
 
@@ -102,17 +103,20 @@ def controlled_action_units(bundle: Path) -> tuple[str, ...]:
 def model_fingerprints(
     bundle: Path, experts: Sequence[str], specs: Mapping[str, ExpertConfig]
 ) -> dict[str, str | None]:
-    """Returns the fingerprints of the diffusion model, adapter, preview decoder, AU prior and named experts.
+    """Returns the fingerprints of the diffusion model, its optional companions and the named experts.
 
-    A bundle may lack the adapter, the preview decoder and the prior: None.
+    A bundle may lack the adapter, the preview decoder, the AU prior and the judge of wholeness: None.
 
     Raises:
         InputError: a part is missing.
     """
-    optional = {"adapter": bundle / "au_adapter", "preview": bundle / PREVIEW, AU_PRIOR: bundle / AU_PRIOR}
+    optional = {"adapter": "au_adapter"} | {name: name for name in (PREVIEW, AU_PRIOR, WHOLENESS)}
     return {
         "model": fingerprint({part: fingerprint_path(bundle / part) for part in DIFFUSION_PARTS}),
-        **{name: fingerprint_path(part) if part.is_dir() else None for name, part in optional.items()},
+        **{
+            name: fingerprint_path(bundle / part) if (bundle / part).is_dir() else None
+            for name, part in optional.items()
+        },
         **{name: expert_fingerprint(name, bundle, specs) for name in experts},
     }
 

@@ -48,7 +48,8 @@ def sample_schema(voters: Sequence[str], enriched: bool = False) -> pa.Schema:
     """A generated sample: `label` is the calibrated expression, `assigned_label` the one asked for.
 
     Every voter adds a column `voter_<name>` with its probabilities in EXPRESSIONS order; `agreement` is the
-    share of voters whose first choice is `label`; `seed` is the seed of this row; `attributes` is JSON.
+    share of voters whose first choice is `label`; `seed` is the seed of this row; `attributes` is JSON;
+    `wholeness` is how whole the face looks, 0 to 1, or null where nothing tells.
     With `enriched`, `prompt_writer` names the language model that worded the prompt, or says `template: ` and
     why it did not.
     """
@@ -71,6 +72,7 @@ def sample_schema(voters: Sequence[str], enriched: bool = False) -> pa.Schema:
             "index": INT64,
             "layout_source": STRING,
             "guidance_skipped": INT32,
+            "wholeness": FLOAT,
             "model_fingerprint": STRING,
             "adapter_fingerprint": STRING,
         }

@@ -28,6 +28,7 @@ PARTS = {
     "preview": parts.train_preview,
     "feranno": parts.train_feranno,
     "au_labeler": parts.train_au_labeler,
+    "wholeness": parts.train_wholeness,
 }
 LAYOUT_BATCH = 32
 
@@ -92,14 +93,15 @@ def prepare(config: TrainingConfig) -> None:
 def is_trained(config: TrainingConfig, name: str) -> bool:
     """Whether a part is in place; a base model brings its autoencoder, its U-Net counts once fine-tuned.
 
-    A decoder, or an adapter with its model, that is to learn on for no steps is left as it is.
+    A decoder, or an adapter with its model, that is to learn on for no steps is left as it is, and without
+    ratings nothing learns of wholeness.
     """
     bundle = Path(config.bundle)
     if name == "experts":
         return all((bundle / "experts" / expert).exists() for expert in config.experts)
     if name == "decoder" and (config.base or not config.decoder.steps):
         return True
-    if name == "joint" and not config.joint.steps:
+    if (name == "joint" and not config.joint.steps) or (name == "wholeness" and not config.ratings):
         return True
     if name in ("decoder", "diffusion", "joint"):
         record = bundle / "training.json"
@@ -128,7 +130,7 @@ def write_layouts(config: TrainingConfig, components: "Components") -> None:
     from safetensors.torch import save_file
 
     from synfer_ray.diffusion.components import encode_prompt
-    from synfer_ray.diffusion.noise import initial_noise
+    from synfer_ray.diffusion.noise import next_noise, row_generator
     from synfer_ray.diffusion.sampling import denoise
     from synfer_ray.prompts import FRONTAL, write_caption
     from synfer_ray.taxonomy.au_priors import sample_action_units
@@ -142,10 +144,12 @@ def write_layouts(config: TrainingConfig, components: "Components") -> None:
         captions = [
             write_caption("neutral", sample_action_units("neutral", rng), FRONTAL, rng) for rng in draws
         ]
+        generators = [row_generator(seed) for seed in seeds]
         samples = denoise(
             components,
             SamplingConfig(),
-            initial_noise(seeds, shape),
+            next_noise(generators, shape),
+            generators=generators,
             prompt_embeds=encode_prompt(components, captions),
             empty_embeds=empty_embeds,
         )

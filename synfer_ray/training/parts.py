@@ -12,7 +12,7 @@ import numpy as np
 
 from synfer_ray.config import ArchitectureConfig, FERAnnoConfig, FitConfig, TrainingConfig
 from synfer_ray.errors import InputError
-from synfer_ray.storage.bundle import bundle_image_size, expert_spec
+from synfer_ray.storage.bundle import WHOLENESS, bundle_image_size, expert_spec
 from synfer_ray.storage.fingerprint import fingerprint, fingerprint_folder
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from synfer_ray.training.data import label_distributions, read_columns, repeat_rare, silence_unclear
@@ -107,6 +107,19 @@ def train_experts(config: TrainingConfig) -> None:
         if not (Path(config.bundle) / place).exists():
             build = partial(build_expert, recipe.architecture, _class_share(config))
             _train(config, f"expert-{name}", build, rows, recipe.fit, [place])
+
+
+def train_wholeness(config: TrainingConfig) -> None:
+    """Trains `wholeness/`, which tells whole faces from broken ones, on rated samples of the bundle.
+
+    Raises:
+        InputError: the ratings do not fit the dataset, or the bundle lacks the expert to start from.
+    """
+    from synfer_ray.training.wholeness import read_rated
+
+    build = partial(build_wholeness, config.bundle, config.wholeness_base)
+    rows = read_rated(config.rated, config.ratings)
+    _train(config, "wholeness", build, rows, config.wholeness, [WHOLENESS])
 
 
 def build_autoencoder(architecture: ArchitectureConfig) -> Objective:
@@ -214,6 +227,21 @@ def build_expert(architecture: str, class_share: np.ndarray) -> Objective:
     from synfer_ray.training.experts import ExpressionObjective
 
     return ExpressionObjective(FERClassifier(architecture), class_share)
+
+
+def build_wholeness(bundle: str, base: str) -> Objective:
+    """A network with the trunk of the bundle's expert `base`, a `SeparableFER`."""
+    from synfer_ray.calibration.networks import FERClassifier, SeparableFER
+    from synfer_ray.calibration.wholeness import WholenessNet
+    from synfer_ray.storage.weights import load_model
+    from synfer_ray.training.wholeness import WholenessObjective
+
+    expert = load_model(FERClassifier, expert_spec(base, Path(bundle), {}).path).network
+    if not isinstance(expert, SeparableFER):
+        raise InputError(f"wholeness_base={base} is no separable network")
+    network = WholenessNet(**expert.config)
+    network.trunk.load_state_dict(expert.trunk.state_dict())
+    return WholenessObjective(network)
 
 
 def training_image_size(config: TrainingConfig) -> int:

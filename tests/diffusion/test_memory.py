@@ -20,7 +20,7 @@ def draw(components: Components, image_size: int = 32) -> torch.Tensor:
     action_units = initial_noise((1, 2, 3), (41,)).abs().clamp(max=1)
     samples = denoise(
         components,
-        SamplingConfig(num_inference_steps=4),
+        SamplingConfig(num_inference_steps=4, eta=0.0),
         initial_noise((1, 2, 3), components.latent_shape(image_size)),
         prompt_embeds=encode_prompt(components, PROMPTS),
         empty_embeds=encode_prompt(components, [""] * 3),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from synfer_ray.diffusion.components import Components, decode_latents, encode_prompt, load_components
 from synfer_ray.diffusion.guidance import SemanticGuidance
-from synfer_ray.diffusion.noise import initial_noise, row_generator
+from synfer_ray.diffusion.noise import initial_noise, next_noise, row_generator
 from synfer_ray.diffusion.sampling import Samples, SamplingConfig, denoise, pad_batch, predict_x0
 from synfer_ray.errors import InputError
 from tests.tiny import save_components, tiny_components, tiny_scheduler
@@ -38,13 +38,14 @@ def sample(components: Components, prompts=PROMPTS, seeds=(1, 2, 3), start_step=
     if components.adapter:
         action_units = initial_noise(seeds, (41,)).abs().clamp(max=1)
         options.setdefault("au_tokens", components.adapter.encode(action_units))
+    defaults = {"num_inference_steps": 4, "eta": 0.0, "guidance_scale": 3.0, "au_guidance_scale": None}
+    generators = [row_generator(seed) for seed in seeds]
     return denoise(
         components,
-        SamplingConfig(
-            **{"num_inference_steps": 4, "guidance_scale": 3.0, "au_guidance_scale": None} | fields
-        ),
-        initial_noise(seeds, components.latent_shape(32)),
+        SamplingConfig(**defaults | fields),
+        next_noise(generators, components.latent_shape(32)),
         start_step,
+        generators=generators,
         prompt_embeds=encode_prompt(components, prompts),
         empty_embeds=encode_prompt(components, [""] * len(prompts)),
         **options,
@@ -87,10 +88,10 @@ def test_both_forms_of_equation_2_are_the_sampler_step():
     torch.testing.assert_close(by_x0, printed, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("guidance_rescale", [0.0, 0.7])
+@pytest.mark.parametrize("guidance_rescale, eta", [(0.0, 0.0), (0.7, 0.0), (0.0, 1.0)])
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_gives_the_images_of_stable_diffusion_pipeline_bit_for_bit(
-    tmp_path, prediction_type, guidance_rescale
+    tmp_path, prediction_type, guidance_rescale, eta
 ):
     tiny = tiny_components(adapter=False, prediction_type=prediction_type)
     components = load_components(save_components(tiny, tmp_path / "model"))
@@ -105,20 +106,22 @@ def test_gives_the_images_of_stable_diffusion_pipeline_bit_for_bit(
         num_inference_steps=4,
         guidance_scale=5.0,
         guidance_rescale=guidance_rescale,
+        eta=eta,
         generator=[row_generator(seed) for seed in (1, 2, 3)],
         output_type="pt",
     ).images
-    latents = sample(components, guidance_scale=5.0, guidance_rescale=guidance_rescale).latents
+    latents = sample(components, guidance_scale=5.0, guidance_rescale=guidance_rescale, eta=eta).latents
     images = (decode_latents(components, latents) / 2 + 0.5).clamp(0, 1)
     assert torch.equal(images, expected)
     assert images.std() > 0.01
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.7])
 @pytest.mark.parametrize("guided", [False, True])
 @pytest.mark.parametrize("au_guidance_scale", [None, 2.0])
-def test_a_row_is_bit_identical_whatever_its_neighbours_are(guided, au_guidance_scale):
+def test_a_row_is_bit_identical_whatever_its_neighbours_are(guided, au_guidance_scale, eta):
     components = tiny_components()
-    options = {"au_guidance_scale": au_guidance_scale, "guidance_rescale": 0.5}
+    options = {"au_guidance_scale": au_guidance_scale, "guidance_rescale": 0.5, "eta": eta}
     if guided:
         options["guidance"] = SemanticGuidance(TanhGuide(), start=0.2)
     first = sample(components, targets=TARGETS, **options)

@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 import torch
 
+from synfer_ray.calibration.wholeness import WholenessNet
 from synfer_ray.config import GenerateConfig, GuidanceConfig, LayoutConfig, SamplingConfig
 from synfer_ray.errors import InputError
 from synfer_ray.faces.images import decode_image
 from synfer_ray.plan import Plan, plan_row
 from synfer_ray.stages.image_generator import ImageGenerator, expression_targets
 from synfer_ray.stages.sample_rows import sample_rows
+from synfer_ray.storage.weights import save_model
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
 from tests.tiny import tiny_taesd
 from tests.tiny_bundle import save_tiny_bundle
@@ -124,6 +126,38 @@ def test_images_that_show_nothing_are_rejected(config, image, reason):
     row = ImageGenerator(config).finish(image, {"sample_id": "x"})
     assert (row["stage"], row["reason"]) == ("generate", reason)
     assert ("image" in row) == (reason != "not_finite")
+
+
+@pytest.fixture
+def picky(config, bundle, tmp_path):
+    """A bundle that calls some faces whole and others broken."""
+    network = WholenessNet(input_size=32, channels=(8, 8, 16))
+    torch.manual_seed(0)
+    for parameter in network.head.parameters():
+        torch.nn.init.normal_(parameter)
+    other = shutil.copytree(bundle, tmp_path / "picky")
+    save_model(network, other / "wholeness")
+    return replace(config, bundle=str(other))
+
+
+def test_faces_that_are_not_whole_are_rejected_and_keep_their_image(config, picky):
+    def kept(rows):
+        return [row["index"] for row in rows if row["reason"] is None]
+
+    seen = generate(replace(picky, min_wholeness=1e-9), range(9))
+    least = float(np.median([row["wholeness"] for row in seen]))
+    rows = generate(replace(picky, min_wholeness=least), range(9))
+    assert kept(rows) == [row["index"] for row in seen if row["wholeness"] >= least]
+    assert kept(generate(picky, range(9))) == [row["index"] for row in seen if row["wholeness"] >= 0.5]
+    for row, plain in zip(rows, generate(config, range(9))):
+        assert row["image"]["bytes"] == plain["image"]["bytes"]
+        assert row["voter_feranno"] == plain["voter_feranno"]
+        assert plain["wholeness"] is None
+        if row["reason"]:
+            assert (row["stage"], row["reason"]) == ("generate", "broken")
+            assert row["detail"] == f"wholeness {row['wholeness']:.2f}"
+    unseen = generate(replace(picky, min_wholeness=0.0), range(9))
+    assert len(kept(unseen)) == 9 and {row["wholeness"] for row in unseen} == {None}
 
 
 @pytest.mark.parametrize(("encoding", "tolerance"), [("png", 0), ("webp", 0), ("jpeg", 40)])

@@ -1,0 +1,107 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from synfer_ray.calibration.networks import FERClassifier
+from synfer_ray.calibration.wholeness import WholenessNet
+from synfer_ray.config import FitConfig
+from synfer_ray.errors import InputError
+from synfer_ray.storage.schema import sample_schema
+from synfer_ray.storage.weights import load_model, save_model
+from synfer_ray.training.loop import fit
+from synfer_ray.training.parts import build_wholeness
+from synfer_ray.training.wholeness import WholenessObjective, ordered_share, read_rated
+from tests.fake_dataset import VOTERS, face, sample
+
+torch.set_num_threads(1)
+
+
+def test_the_network_learns_which_faces_are_broken(tmp_path):
+    rng = np.random.default_rng(0)
+    images = np.stack([np.asarray(face(index)) for index in range(96)])
+    rating = (np.arange(96) % 2).astype(np.float32)
+    images[rating == 0, 20:34] = images[rating == 0, 12:13]  # no eyes
+    torch.manual_seed(0)
+    objective = WholenessObjective(WholenessNet(input_size=32, channels=(8, 8, 16)))
+    config = FitConfig(
+        steps=150, batch_size=16, learning_rate=3e-3, ema_decay=0.9, validation_rows=24, checkpoint_every=150
+    )
+    figures: dict[str, float] = {}
+    order = rng.permutation(96)
+    arrays = {"image": images[order], "rating": rating[order]}
+    fit(objective, arrays, config, tmp_path, lambda new, _: figures.update(new))
+    assert figures["validation_ordered"] > 0.8
+    objective.export(tmp_path / "wholeness")
+    network = load_model(WholenessNet, tmp_path / "wholeness")
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        wholeness = network(pixels)
+    assert wholeness.shape == (96,) and (wholeness >= 0).all() and (wholeness <= 1).all()
+    assert wholeness[rating == 1].mean() > wholeness[rating == 0].mean() + 0.2
+
+
+def test_it_starts_from_an_expert_of_the_bundle(tmp_path):
+    expert = FERClassifier("separable", input_size=32, channels=(8, 8, 16))
+    save_model(expert, tmp_path / "experts" / "one")
+    save_model(FERClassifier("residual", input_size=32, channels=(8, 8)), tmp_path / "experts" / "other")
+    network = build_wholeness(str(tmp_path), "one").network
+    assert network.config["channels"] == [8, 8, 16]
+    torch.testing.assert_close(network.trunk[0].weight, expert.network.trunk[0].weight)
+    with pytest.raises(InputError, match="wholeness_base=other is no separable network"):
+        build_wholeness(str(tmp_path), "other")
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), min_size=2, max_size=9))
+@settings(deadline=None)
+def test_ordered_share_counts_pairs(rated):
+    wins = [(a > b) + (a == b) / 2 for a, better in rated for b, worse in rated if better > worse]
+    scores, ratings = (np.array(column, np.float32) for column in zip(*rated))
+    share = ordered_share(scores, ratings)
+    assert np.isnan(share) if not wins else share == pytest.approx(np.mean(wins))
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    (tmp_path / "data").mkdir()
+    for shard in range(2):
+        table = pa.Table.from_pylist(
+            [sample(index) for index in range(5 * shard, 5 * shard + 5)], schema=sample_schema(VOTERS)
+        )
+        pq.write_table(table, tmp_path / "data" / f"train-{shard}.parquet")
+    return tmp_path
+
+
+@pytest.mark.usefixtures("two_cpus")
+def test_ratings_find_their_images(dataset):
+    ratings = dataset / "ratings.csv"
+    ratings.write_text("sample_id,comment,rating\nfake-00000007,one eye,0\nfake-00000002,,1\n")
+    rows = {row["sample_id"]: row for row in read_rated(str(dataset), str(ratings)).take_all()}
+    assert {name: row["rating"] for name, row in rows.items()} == {"fake-00000007": 0, "fake-00000002": 1}
+    for index in (2, 7):
+        np.testing.assert_array_equal(rows[f"fake-{index:08d}"]["image"], np.asarray(face(index)))
+    assert ray.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sample_id\nfake-00000002\n", "columns sample_id and rating are needed"),
+        ("sample_id,rating\nfake-00000002,good\n", "columns sample_id and rating are needed"),
+        ("sample_id,rating\nfake-00000002,2\n", r"a number from 0 \(broken\) to 1"),
+        ("sample_id,rating\nfake-00000002,\n", r"a number from 0 \(broken\) to 1"),
+        ("sample_id,rating\n", r"a number from 0 \(broken\) to 1"),
+        ("sample_id,rating\nfake-00000002,1\nfake-00000002,0\n", "rates a sample twice"),
+        ("sample_id,rating\nfake-00000002,1\nother-00000002,0\n", "1 are not in .*, as other-00000002"),
+    ],
+)
+def test_ratings_that_do_not_fit_are_refused(dataset, text, message):
+    (dataset / "ratings.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_rated(str(dataset), str(dataset / "ratings.csv"))
+    with pytest.raises(InputError, match=r"nothing\.csv"):
+        read_rated(str(dataset), str(dataset / "nothing.csv"))
