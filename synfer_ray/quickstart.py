@@ -1,15 +1,18 @@
-"""Ten images of each expression from the embedded bundle: the whole pipeline in a few minutes on a laptop."""
+"""Four accepted images of each expression from the embedded bundle: the whole pipeline in a few minutes."""
 
 from synfer_ray.config import GenerateConfig, QuickstartConfig
 from synfer_ray.pipeline import generate
 
 
 def quickstart(config: QuickstartConfig) -> None:
-    """Generates 70 images into `config.output`; a second run finds nothing to do.
+    """Generates into `config.output` until every expression has four images; again, it finds nothing to do.
 
     Raises:
         InputError: `config.output` belongs to another plan.
+        RunFailed: an expression has too few after the most images that such a run plans.
     """
     generate(
-        GenerateConfig(output=config.output, num_images=70, seed=config.seed, batch_size=12, shard_rows=36)
+        GenerateConfig(
+            output=config.output, accepted_per_class=4, seed=config.seed, batch_size=12, shard_rows=36
+        )
     )

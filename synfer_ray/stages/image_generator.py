@@ -52,6 +52,8 @@ ENCODINGS: dict[str, dict[str, Any]] = {
     "jpeg": {"quality": 95, "subsampling": 0},
     "webp": {"lossless": True, "method": 0},
 }
+MIN_WHOLENESS = 0.4
+"""What a face needs where the settings say nothing: 92 % of those of `fer64` that have it are not broken."""
 FLAT = 2.0
 """Standard deviation in grey levels (0..255) below which an image shows nothing."""
 
@@ -197,8 +199,8 @@ def load_wholeness(config: GenerateConfig, bundle: Path, device: str) -> Wholene
 
 
 def least_wholeness(config: GenerateConfig) -> float:
-    """Returns the wholeness in 0..1 that a face needs: a half, where the settings say nothing."""
-    return 0.5 if config.min_wholeness is None else config.min_wholeness
+    """Returns the wholeness in 0..1 that a face needs."""
+    return MIN_WHOLENESS if config.min_wholeness is None else config.min_wholeness
 
 
 def expression_targets(rows: Sequence[Row]) -> Tensor:

@@ -10,18 +10,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from synfer_ray.config import ArchitectureConfig, FERAnnoConfig, FitConfig, TrainingConfig
+from synfer_ray.config import FitConfig, TrainingConfig
 from synfer_ray.errors import InputError
-from synfer_ray.storage.bundle import WHOLENESS, bundle_image_size, expert_spec
+from synfer_ray.storage.bundle import WHOLENESS, bundle_image_size
 from synfer_ray.storage.fingerprint import fingerprint, fingerprint_folder
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
+from synfer_ray.training.builds import (
+    build_au_adapter,
+    build_au_labeler,
+    build_autoencoder,
+    build_decoder,
+    build_diffusion,
+    build_expert,
+    build_feranno,
+    build_joint,
+    build_preview,
+    build_wholeness,
+    empty_ids,
+)
 from synfer_ray.training.data import label_distributions, read_columns, repeat_rare, silence_unclear
 from synfer_ray.training.loop import Objective
 
 if TYPE_CHECKING:
     import ray.data
-    from torch import Tensor
-    from transformers import CLIPTokenizer
 
 
 def train_autoencoder(config: TrainingConfig) -> None:
@@ -115,133 +126,16 @@ def train_wholeness(config: TrainingConfig) -> None:
     Raises:
         InputError: the ratings do not fit the dataset, or the bundle lacks the expert to start from.
     """
-    from synfer_ray.training.wholeness import read_rated
+    import ray.data
+
+    from synfer_ray.training.data import decode_rows
+    from synfer_ray.training.ratings import read_rated
 
     build = partial(build_wholeness, config.bundle, config.wholeness_base)
-    rows = read_rated(config.rated, config.ratings)
+    columns = ["sample_id", "image", "rating"]
+    rated = ray.data.from_arrow(read_rated(config.rated, config.ratings, ["image"]))
+    rows = rated.map_batches(partial(decode_rows, columns=columns))
     _train(config, "wholeness", build, rows, config.wholeness, [WHOLENESS])
-
-
-def build_autoencoder(architecture: ArchitectureConfig) -> Objective:
-    """An untrained autoencoder."""
-    from synfer_ray.training.architectures import new_autoencoder
-    from synfer_ray.training.autoencoder import AutoencoderObjective
-
-    return AutoencoderObjective(new_autoencoder(architecture))
-
-
-def build_decoder(bundle: str) -> Objective:
-    """The bundle's autoencoder, with its guide to compare features."""
-    import torch
-    from diffusers import AutoencoderKL
-
-    from synfer_ray.calibration.networks import FERClassifier
-    from synfer_ray.diffusion.components import load_part
-    from synfer_ray.storage.weights import load_model
-    from synfer_ray.training.decoder import DecoderObjective
-
-    folder = Path(bundle)
-    vae = load_part(AutoencoderKL, folder / "vae", torch.float32)
-    return DecoderObjective(vae, load_model(FERClassifier, expert_spec("guide", folder, {}).path))
-
-
-def build_diffusion(
-    bundle: str, architecture: ArchitectureConfig, pretrained: bool, lora_rank: int
-) -> Objective:
-    """The bundle's own diffusion model if it is `pretrained`, otherwise an untrained one."""
-    from transformers import CLIPTokenizer
-
-    from synfer_ray.diffusion.au_adapter import AUAdapter
-    from synfer_ray.diffusion.components import load_components
-    from synfer_ray.training.architectures import new_scheduler, new_text_encoder, new_unet
-    from synfer_ray.training.diffusion import DiffusionObjective
-
-    if pretrained:
-        parts = load_components(bundle)
-        AUAdapter.detach(parts.unet)  # it would read the last text tokens as its own
-        empty = _empty_ids(parts.tokenizer)
-        return DiffusionObjective(parts.unet, parts.text_encoder, parts.scheduler, empty, lora_rank, False)
-    tokenizer = CLIPTokenizer.from_pretrained(Path(bundle) / "tokenizer")
-    return DiffusionObjective(
-        new_unet(architecture),
-        new_text_encoder(architecture, len(tokenizer), tokenizer.eos_token_id),
-        new_scheduler(architecture),
-        _empty_ids(tokenizer),
-    )
-
-
-def build_au_adapter(bundle: str, supported: list[str]) -> Objective:
-    """A new adapter for the bundle's U-Net."""
-    from synfer_ray.diffusion.au_adapter import AUAdapter
-    from synfer_ray.diffusion.components import load_components
-    from synfer_ray.training.au_adapter import AUAdapterObjective
-
-    parts = load_components(bundle)
-    adapter = AUAdapter.for_unet(parts.unet, supported=supported)
-    return AUAdapterObjective(
-        parts.unet, parts.text_encoder, parts.scheduler, _empty_ids(parts.tokenizer), adapter
-    )
-
-
-def build_joint(bundle: str) -> Objective:
-    """The bundle's diffusion model and its adapter, as they are."""
-    from synfer_ray.diffusion.components import load_components
-    from synfer_ray.training.joint import JointObjective
-
-    parts = load_components(bundle)
-    return JointObjective(
-        parts.unet, parts.text_encoder, parts.scheduler, _empty_ids(parts.tokenizer), parts.adapter
-    )
-
-
-def build_au_labeler(supported: list[str]) -> Objective:
-    """An untrained action-unit network."""
-    from synfer_ray.calibration.networks import ActionUnitNet
-    from synfer_ray.training.experts import ActionUnitObjective
-
-    return ActionUnitObjective(ActionUnitNet(supported=supported))
-
-
-def build_preview(bundle: str) -> Objective:
-    """An untrained preview decoder for the bundle's autoencoder."""
-    import torch
-    from diffusers import AutoencoderKL
-
-    from synfer_ray.diffusion.components import load_part
-    from synfer_ray.training.preview import PreviewObjective
-
-    return PreviewObjective(load_part(AutoencoderKL, Path(bundle) / "vae", torch.float32))
-
-
-def build_feranno(bundle: str, class_share: np.ndarray, image_size: int, head: FERAnnoConfig) -> Objective:
-    """An untrained FERAnno head on the bundle's U-Net, for faces of this size."""
-    from synfer_ray.diffusion.components import load_components
-    from synfer_ray.training.feranno import FERAnnoObjective
-
-    return FERAnnoObjective(load_components(bundle), class_share, image_size, head)
-
-
-def build_expert(architecture: str, class_share: np.ndarray) -> Objective:
-    """An untrained expression classifier."""
-    from synfer_ray.calibration.networks import FERClassifier
-    from synfer_ray.training.experts import ExpressionObjective
-
-    return ExpressionObjective(FERClassifier(architecture), class_share)
-
-
-def build_wholeness(bundle: str, base: str) -> Objective:
-    """A network with the trunk of the bundle's expert `base`, a `SeparableFER`."""
-    from synfer_ray.calibration.networks import FERClassifier, SeparableFER
-    from synfer_ray.calibration.wholeness import WholenessNet
-    from synfer_ray.storage.weights import load_model
-    from synfer_ray.training.wholeness import WholenessObjective
-
-    expert = load_model(FERClassifier, expert_spec(base, Path(bundle), {}).path).network
-    if not isinstance(expert, SeparableFER):
-        raise InputError(f"wholeness_base={base} is no separable network")
-    network = WholenessNet(**expert.config)
-    network.trunk.load_state_dict(expert.trunk.state_dict())
-    return WholenessObjective(network)
 
 
 def training_image_size(config: TrainingConfig) -> int:
@@ -301,7 +195,7 @@ def _repeated(config: TrainingConfig, columns: list[str]) -> "ray.data.Dataset":
 
     rows = _latents(config, [*columns, "label_probs"])
     share, most, power = _class_share(config), config.rare_repeats, config.rare_power
-    empty = _empty_ids(CLIPTokenizer.from_pretrained(Path(config.bundle) / "tokenizer")).numpy()
+    empty = empty_ids(CLIPTokenizer.from_pretrained(Path(config.bundle) / "tokenizer")).numpy()
     return rows.map_batches(
         partial(silence_unclear, clear_share=config.clear_share, empty_ids=empty)
     ).map_batches(partial(repeat_rare, share=share, most=most, power=power, clear_share=config.clear_share))
@@ -354,11 +248,3 @@ def _labelled_action_units(config: TrainingConfig) -> list[str]:
     )
     known = np.flatnonzero(~np.isnan(intensities).all(axis=0))
     return [ACTION_UNITS[place] for place in known]
-
-
-def _empty_ids(tokenizer: "CLIPTokenizer") -> "Tensor":
-    import torch
-
-    from synfer_ray.training.data import tokenize
-
-    return torch.from_numpy(tokenize(tokenizer, [""])[0])

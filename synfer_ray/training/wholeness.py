@@ -1,26 +1,17 @@
 """A network that repeats what people said of generated faces: whole or broken."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from synfer_ray.calibration.wholeness import WholenessNet
-from synfer_ray.errors import InputError
 from synfer_ray.storage.weights import save_model
 from synfer_ray.training.augment import from_uint8
-from synfer_ray.training.data import decode_rows, read_columns
 from synfer_ray.training.experts import face_views
 from synfer_ray.training.loop import Arrays, Batch, Objective
-
-if TYPE_CHECKING:
-    import ray.data
 
 
 class WholenessObjective(Objective):
@@ -55,37 +46,3 @@ def ordered_share(scores: np.ndarray, ratings: np.ndarray) -> float:
     better = ratings[:, None] > ratings[None]
     ahead = np.sign(scores[:, None] - scores[None]) / 2 + 0.5
     return float(ahead[better].mean()) if better.any() else float("nan")
-
-
-def read_rated(dataset: str, ratings: str) -> "ray.data.Dataset":
-    """The rated images of a generated dataset: `sample_id`, `image` uint8 [H,W,3] and `rating`.
-
-    Args:
-        dataset: the folder that `synfer generate` wrote.
-        ratings: a CSV file with the columns `sample_id` and `rating`, from 0 (broken) to 1 (whole).
-
-    Raises:
-        InputError: the file is missing or not of this form, a rating is not in [0, 1], or a sample is rated
-            twice or is not in the dataset.
-    """
-    import ray.data
-
-    try:
-        rated = pyarrow.csv.read_csv(ratings).select(["sample_id", "rating"])
-        rated = rated.cast(pa.schema([("sample_id", pa.string()), ("rating", pa.float32())]))
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise InputError(f"ratings={ratings}: columns sample_id and rating are needed: {error}") from error
-    values = rated["rating"].to_numpy()
-    if not (len(values) and ((values >= 0) & (values <= 1)).all()):
-        raise InputError(f"ratings={ratings}: every rating is a number from 0 (broken) to 1 (whole)")
-    names = rated["sample_id"].to_pylist()
-    if len(set(names)) < len(names):
-        raise InputError(f"ratings={ratings} rates a sample twice")
-    images = read_columns(dataset, ["sample_id", "image"])
-    images = images.filter(pc.is_in(images["sample_id"], rated["sample_id"]))
-    if len(images) < len(rated):
-        unknown = set(names).difference(images["sample_id"].to_pylist())
-        raise InputError(f"ratings={ratings}: {len(unknown)} are not in {dataset}, as {min(unknown)}")
-    table = images.sort_by("sample_id").append_column("rating", rated.sort_by("sample_id")["rating"])
-    columns = ["sample_id", "image", "rating"]
-    return ray.data.from_arrow(table).map_batches(lambda batch: decode_rows(batch, columns))

@@ -13,8 +13,9 @@ from synfer_ray.diffusion.components import load_components
 from synfer_ray.errors import InputError
 from synfer_ray.storage.hub import MODEL_FILES
 from synfer_ray.training.autoencoder import AutoencoderObjective
+from synfer_ray.training.builds import build_diffusion
 from synfer_ray.training.bundle import PARTS, complete, prepare, train_bundle, train_part
-from synfer_ray.training.parts import build_diffusion, training_image_size
+from synfer_ray.training.parts import training_image_size
 from tests.tiny import save_components, tiny_components
 from tests.training.conftest import tiny_training, write_fetext
 

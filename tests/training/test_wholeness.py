@@ -1,8 +1,5 @@
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import ray
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,12 +8,11 @@ from synfer_ray.calibration.networks import FERClassifier
 from synfer_ray.calibration.wholeness import WholenessNet
 from synfer_ray.config import FitConfig
 from synfer_ray.errors import InputError
-from synfer_ray.storage.schema import sample_schema
 from synfer_ray.storage.weights import load_model, save_model
+from synfer_ray.training.builds import build_wholeness
 from synfer_ray.training.loop import fit
-from synfer_ray.training.parts import build_wholeness
-from synfer_ray.training.wholeness import WholenessObjective, ordered_share, read_rated
-from tests.fake_dataset import VOTERS, face, sample
+from synfer_ray.training.wholeness import WholenessObjective, ordered_share
+from tests.fake_dataset import face
 
 torch.set_num_threads(1)
 
@@ -63,45 +59,3 @@ def test_ordered_share_counts_pairs(rated):
     scores, ratings = (np.array(column, np.float32) for column in zip(*rated))
     share = ordered_share(scores, ratings)
     assert np.isnan(share) if not wins else share == pytest.approx(np.mean(wins))
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    (tmp_path / "data").mkdir()
-    for shard in range(2):
-        table = pa.Table.from_pylist(
-            [sample(index) for index in range(5 * shard, 5 * shard + 5)], schema=sample_schema(VOTERS)
-        )
-        pq.write_table(table, tmp_path / "data" / f"train-{shard}.parquet")
-    return tmp_path
-
-
-@pytest.mark.usefixtures("two_cpus")
-def test_ratings_find_their_images(dataset):
-    ratings = dataset / "ratings.csv"
-    ratings.write_text("sample_id,comment,rating\nfake-00000007,one eye,0\nfake-00000002,,1\n")
-    rows = {row["sample_id"]: row for row in read_rated(str(dataset), str(ratings)).take_all()}
-    assert {name: row["rating"] for name, row in rows.items()} == {"fake-00000007": 0, "fake-00000002": 1}
-    for index in (2, 7):
-        np.testing.assert_array_equal(rows[f"fake-{index:08d}"]["image"], np.asarray(face(index)))
-    assert ray.is_initialized()
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("sample_id\nfake-00000002\n", "columns sample_id and rating are needed"),
-        ("sample_id,rating\nfake-00000002,good\n", "columns sample_id and rating are needed"),
-        ("sample_id,rating\nfake-00000002,2\n", r"a number from 0 \(broken\) to 1"),
-        ("sample_id,rating\nfake-00000002,\n", r"a number from 0 \(broken\) to 1"),
-        ("sample_id,rating\n", r"a number from 0 \(broken\) to 1"),
-        ("sample_id,rating\nfake-00000002,1\nfake-00000002,0\n", "rates a sample twice"),
-        ("sample_id,rating\nfake-00000002,1\nother-00000002,0\n", "1 are not in .*, as other-00000002"),
-    ],
-)
-def test_ratings_that_do_not_fit_are_refused(dataset, text, message):
-    (dataset / "ratings.csv").write_text(text)
-    with pytest.raises(InputError, match=message):
-        read_rated(str(dataset), str(dataset / "ratings.csv"))
-    with pytest.raises(InputError, match=r"nothing\.csv"):
-        read_rated(str(dataset), str(dataset / "nothing.csv"))

@@ -1,0 +1,47 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from synfer_ray.errors import InputError
+from synfer_ray.storage.schema import sample_schema
+from synfer_ray.training.ratings import read_rated
+from tests.fake_dataset import VOTERS, sample
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    (tmp_path / "data").mkdir()
+    for shard in range(2):
+        table = pa.Table.from_pylist(
+            [sample(index) for index in range(5 * shard, 5 * shard + 5)], schema=sample_schema(VOTERS)
+        )
+        pq.write_table(table, tmp_path / "data" / f"train-{shard}.parquet")
+    return tmp_path
+
+
+def test_ratings_find_their_images(dataset):
+    ratings = dataset / "ratings.csv"
+    ratings.write_text("sample_id,comment,rating\nfake-00000007,one eye,0\nfake-00000002,,1\n")
+    rows = read_rated(str(dataset), str(ratings), ["image", "index"]).to_pylist()
+    assert [(row["index"], row["rating"]) for row in rows] == [(2, 1.0), (7, 0.0)]
+    assert [row["image"] for row in rows] == [sample(index)["image"] for index in (2, 7)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sample_id\nfake-00000002\n", "columns sample_id and rating are needed"),
+        ("sample_id,rating\nfake-00000002,good\n", "columns sample_id and rating are needed"),
+        ("sample_id,rating\nfake-00000002,2\n", r"a number from 0 \(broken\) to 1"),
+        ("sample_id,rating\nfake-00000002,\n", r"a number from 0 \(broken\) to 1"),
+        ("sample_id,rating\n", r"a number from 0 \(broken\) to 1"),
+        ("sample_id,rating\nfake-00000002,1\nfake-00000002,0\n", "rates a sample twice"),
+        ("sample_id,rating\nfake-00000002,1\nother-00000002,0\n", "1 are not in .*, as other-00000002"),
+    ],
+)
+def test_ratings_that_do_not_fit_are_refused(dataset, text, message):
+    (dataset / "ratings.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_rated(str(dataset), str(dataset / "ratings.csv"), [])
+    with pytest.raises(InputError, match=r"nothing\.csv"):
+        read_rated(str(dataset), str(dataset / "nothing.csv"), [])
