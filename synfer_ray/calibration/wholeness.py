@@ -1,4 +1,4 @@
-"""Whether a generated face is whole: what people see at a glance and no voter is asked."""
+"""Whether a generated face is whole: what one sees at a glance and no voter is asked."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,5 +26,5 @@ class WholenessNet(nn.Module):
         self.head = pooled_head(channels[-1], 1, dropout)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the rating that people would give each face, on average."""
+        """Returns the rating that each face would get, on average."""
         return self.head(self.trunk(prepare(images, self.config["input_size"]))).squeeze(1).sigmoid()

@@ -11,6 +11,7 @@ import numpy as np
 from synfer_ray.config import SamplingConfig, TrainingConfig
 from synfer_ray.errors import InputError, choose
 from synfer_ray.runtime import ray_session
+from synfer_ray.storage.bundle import WHOLENESS
 from synfer_ray.storage.hub import MODEL_FILES, model_folder
 from synfer_ray.training import parts
 from synfer_ray.training.au_prior import train_au_prior
@@ -28,15 +29,19 @@ PARTS = {
     "preview": parts.train_preview,
     "feranno": parts.train_feranno,
     "au_labeler": parts.train_au_labeler,
-    "wholeness": parts.train_wholeness,
+    WHOLENESS: parts.train_wholeness,
 }
 LAYOUT_BATCH = 32
 
 
 def train_bundle(config: TrainingConfig) -> None:
-    """Trains the missing parts in the order in which they depend on each other, then completes the bundle."""
+    """Trains the missing parts in the order in which they depend on each other, then completes the bundle.
+
+    What tells whole faces from broken ones is left out where there are no ratings.
+    """
     for name in PARTS:
-        train_part(config, name)
+        if name != WHOLENESS or config.ratings:
+            train_part(config, name)
     complete(config)
     print(f"bundle ready: {config.bundle}")
 
@@ -93,15 +98,14 @@ def prepare(config: TrainingConfig) -> None:
 def is_trained(config: TrainingConfig, name: str) -> bool:
     """Whether a part is in place; a base model brings its autoencoder, its U-Net counts once fine-tuned.
 
-    A decoder, or an adapter with its model, that is to learn on for no steps is left as it is, and without
-    ratings nothing learns of wholeness.
+    A decoder, or an adapter with its model, that is to learn on for no steps is left as it is.
     """
     bundle = Path(config.bundle)
     if name == "experts":
         return all((bundle / "experts" / expert).exists() for expert in config.experts)
     if name == "decoder" and (config.base or not config.decoder.steps):
         return True
-    if (name == "joint" and not config.joint.steps) or (name == "wholeness" and not config.ratings):
+    if name == "joint" and not config.joint.steps:
         return True
     if name in ("decoder", "diffusion", "joint"):
         record = bundle / "training.json"

@@ -1,4 +1,4 @@
-"""What people said of generated faces: a CSV file beside the dataset that it rates."""
+"""What viewers said of generated faces: a CSV file beside the dataset that it rates."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""A network that repeats what people said of generated faces: whole or broken."""
+"""A network that repeats what viewers said of generated faces: whole or broken."""
 
 from pathlib import Path
 

@@ -8,15 +8,19 @@ import torch
 from safetensors.torch import load_file
 
 from synfer_ray.calibration.feranno import load_annotator
-from synfer_ray.config import ArchitectureConfig, TrainingConfig
+from synfer_ray.calibration.wholeness import WholenessNet
+from synfer_ray.config import ArchitectureConfig, FitConfig, TrainingConfig
 from synfer_ray.diffusion.components import load_components
 from synfer_ray.errors import InputError
 from synfer_ray.storage.hub import MODEL_FILES
+from synfer_ray.storage.weights import load_model
 from synfer_ray.training.autoencoder import AutoencoderObjective
 from synfer_ray.training.builds import build_diffusion
 from synfer_ray.training.bundle import PARTS, complete, prepare, train_bundle, train_part
 from synfer_ray.training.parts import training_image_size
+from tests.fake_dataset import fill
 from tests.tiny import save_components, tiny_components
+from tests.tiny_bundle import save_tiny_bundle
 from tests.training.conftest import tiny_training, write_fetext
 
 pytestmark = pytest.mark.usefixtures("two_cpus")
@@ -62,7 +66,25 @@ def test_a_bundle_is_trained_once_and_loads_in_diffusers(tmp_path, capsys):
     capsys.readouterr()
     train_bundle(config)
     in_place = [line for line in capsys.readouterr().out.splitlines() if line.endswith("in place")]
-    assert in_place == [f"{name}: in place" for name in PARTS]
+    assert in_place == [f"{name}: in place" for name in PARTS if name != "wholeness"]
+
+
+@pytest.mark.slow
+def test_wholeness_is_learnt_from_ratings_of_samples(tmp_path):
+    fetext, rated = write_fetext(tmp_path / "fetext"), tmp_path / "rated"
+    ratings = tmp_path / "ratings.csv"
+    fill(rated, shards=4, rejected_every=100)
+    ratings.write_text("sample_id,rating\n" + "".join(f"fake-{k:08d},{k % 3 / 2}\n" for k in range(40)))
+    fit = FitConfig(steps=4, batch_size=8, report_every=2, checkpoint_every=2, validation_rows=8)
+    config = tiny_training(fetext, tmp_path, rated=str(rated), ratings=str(ratings), wholeness=fit)
+    save_tiny_bundle(Path(config.bundle))
+    train_part(config, "wholeness")
+    network = load_model(WholenessNet, Path(config.bundle) / "wholeness")
+    assert network.config["channels"] == [8, 8, 16]  # of the bundle's expert
+    trained = json.loads((Path(config.bundle) / "training.json").read_text())["wholeness"]
+    assert 0 <= trained["metrics"]["validation_ordered"] <= 1
+    with pytest.raises(InputError, match=r"rated=DATASET ratings=FILE\.csv are needed"):
+        train_part(replace(config, bundle=str(tmp_path / "other"), ratings=""), "wholeness")
 
 
 def test_a_base_brings_its_model_and_keeps_its_pickles(tmp_path):
