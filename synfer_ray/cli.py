@@ -26,7 +26,7 @@ class Job(NamedTuple):
 
 JOBS = {
     "quickstart": Job(
-        "make 70 labelled faces with the embedded model", schemas.QuickstartConfig, "quickstart:quickstart"
+        "make some labelled faces with the embedded model", schemas.QuickstartConfig, "quickstart:quickstart"
     ),
     "generate": Job("make a labelled synthetic dataset", schemas.GenerateConfig, "pipeline:generate"),
     "calibrate": Job("check and correct the labels of faces", schemas.CalibrateConfig, "calibrate:calibrate"),

@@ -39,6 +39,9 @@ from synfer_ray.storage.manifest import check_plan, claim_output, read_manifest
 from synfer_ray.storage.shards import read_commits, remove_orphans
 from synfer_ray.storage.verify import discard_damaged
 
+MIN_WHOLENESS = 0.4
+"""What a face needs where the settings say nothing: 92 % of those of `fer64` that have it are not broken."""
+
 
 def generate(config: GenerateConfig, generator: type | None = None, repair: bool = False) -> None:
     """Generates the planned images into `config.output`, or what is missing of them.
@@ -140,13 +143,17 @@ def make_plan(config: GenerateConfig, bundle: Path) -> Plan:
     """Looks up what the settings point to: model files by their fingerprints, and the number of layouts."""
     experts = [*config.voters, *([config.guidance.guide] if config.guidance.guide else [])]
     models = model_fingerprints(bundle, experts, config.experts)
-    if config.min_wholeness == 0:
+    wholeness = config.min_wholeness
+    if wholeness is None:
+        wholeness = MIN_WHOLENESS if models[WHOLENESS] else 0.0
+    if not wholeness:
         models[WHOLENESS] = None  # nothing looks
     if config.enricher.is_model:
         models["enricher"] = model_fingerprint(config.enricher, TASKS)
     pool = open_layouts(config.layout, bundle)
     layouts = (pool.prefix, len(pool)) if pool else None
-    pinned = replace(config, bundle=pin_bundle(config.bundle))  # every node must load the same files
+    bundle_name = pin_bundle(config.bundle)  # every node must load the same files
+    pinned = replace(config, bundle=bundle_name, min_wholeness=wholeness)
     plan = Plan(pinned, models, layouts, controlled_action_units(bundle), au_readings(config, bundle))
     plan_row(plan, 0)  # a wrong expression or attribute shows here
     return plan
@@ -191,6 +198,11 @@ def check(config: GenerateConfig, bundle: Path) -> None:
         )
     if not 0 <= config.sampling.eta <= 1:
         raise InputError(f"sampling.eta={config.sampling.eta} is not in [0, 1]")
+    if config.layout.mode == "ddim_inversion" and config.sampling.eta:
+        raise InputError(
+            f"sampling.eta={config.sampling.eta}: new noise takes the place of what ddim_inversion finds; "
+            "it needs sampling.eta=0"
+        )
     if config.au_prior is not None:
         choose(config.au_prior, AU_PRIORS, "au_prior")
     choose(config.dtype, DTYPES, "dtype")

@@ -171,7 +171,12 @@ def job(config: FullSizeConfig, bundle: str) -> GenerateConfig:
         bundle=bundle,
         image_size=config.image_sizes[0],
         image_format="jpeg",
-        sampling=SamplingConfig(config.num_inference_steps, config.guidance_scale, au_guidance_scale=None),
+        sampling=SamplingConfig(
+            num_inference_steps=config.num_inference_steps,
+            eta=0.0,
+            guidance_scale=config.guidance_scale,
+            au_guidance_scale=None,
+        ),
         guidance=GuidanceConfig(start=config.guidance_start),
         voters=[FERANNO, "residual"],
         batch_size=config.batch_size,

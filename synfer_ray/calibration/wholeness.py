@@ -27,4 +27,8 @@ class WholenessNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the rating that each face would get, on average."""
-        return self.head(self.trunk(prepare(images, self.config["input_size"]))).squeeze(1).sigmoid()
+        return self.logits(images).sigmoid()
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [-1, 1] -> the log odds of a rating [B]."""
+        return self.head(self.trunk(prepare(images, self.config["input_size"]))).squeeze(1)

@@ -14,7 +14,7 @@ class SamplingConfig:
     """How many steps the sampler takes and how strongly it follows the conditions.
 
     `eta` is the share of new noise in a step: 0 is DDIM; 1 corrects more of what earlier steps got wrong, and
-    is of no use to `ddim_inversion`. With `au_guidance_scale: null` the action units weigh as much as the
+    does not go with `ddim_inversion`. With `au_guidance_scale: null` the action units weigh as much as the
     text, for a third less compute. `guidance_rescale` takes back that share of the contrast that strong
     scales add.
     """

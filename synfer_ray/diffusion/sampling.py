@@ -21,6 +21,9 @@ Row = TypeVar("Row")
 HALF_LOSS_SCALE = 2.0**12
 """Keeps the gradients of guidance above the smallest float16; the length of a step does not depend on it."""
 
+MOST_ETA = 1 - 1e-6
+"""Where noise is all there is, `eta` 1 leaves a rest of 0, and rounding would take the root of less."""
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -106,9 +109,8 @@ def denoise(
         # Two predictions if the scales are equal: the text-only one cancels and the first stands for it.
         prediction = combine(predictions[0], predictions[-2], predictions[-1], text_scale, au_scale)
         prediction = rescale(prediction, predictions[-1], config.guidance_rescale)
-        latents = scheduler.step(
-            prediction, timestep, latents, eta=config.eta, generator=noise_source
-        ).prev_sample
+        eta = min(config.eta, MOST_ETA) if scheduler.alphas_cumprod[timestep] == 0 else config.eta
+        latents = scheduler.step(prediction, timestep, latents, eta=eta, generator=noise_source).prev_sample
     return Samples(latents, skipped)
 
 

@@ -52,8 +52,6 @@ ENCODINGS: dict[str, dict[str, Any]] = {
     "jpeg": {"quality": 95, "subsampling": 0},
     "webp": {"lossless": True, "method": 0},
 }
-MIN_WHOLENESS = 0.4
-"""What a face needs where the settings say nothing: 92 % of those of `fer64` that have it are not broken."""
 FLAT = 2.0
 """Standard deviation in grey levels (0..255) below which an image shows nothing."""
 
@@ -82,7 +80,9 @@ class ImageGenerator:
             self.components.adapter.scale = config.au_scale
         self.annotator = load_annotator(self.components) if FERANNO in config.voters else None
         self.guidance = load_guidance(config, bundle, self.components)
-        self.wholeness = load_wholeness(config, bundle, device)
+        self.wholeness = None
+        if config.min_wholeness:
+            self.wholeness = load_model(WholenessNet, bundle / WHOLENESS).to(device).requires_grad_(False)
         self.layouts = open_layouts(config.layout, bundle)
         self.empty_embeds = encode_prompt(
             self.components, [config.sampling.negative_prompt] * config.batch_size
@@ -98,7 +98,7 @@ class ImageGenerator:
         return sample_rows(rows, self.config.voters)
 
     def generate(self, rows: list[Row], batch: list[Row]) -> None:
-        """Fills in the image, FERAnno's vote and guidance_skipped of a batch's rows, or why there is none."""
+        """Fills in what came of a batch's rows: image, FERAnno's vote, wholeness, guidance_skipped, or a reject."""
         prompts = [row["prompt"] for row in batch]
         generators = [row_generator(row["seed"]) for row in batch]
         latents, start_step = self.start(batch, generators)
@@ -117,9 +117,9 @@ class ImageGenerator:
         )
         annotation = self.annotator.from_latents(samples.latents) if self.annotator else None
         with torch.inference_mode():
-            decoded = decode_latents(self.components, samples.latents).float().clamp(-1, 1)
-            wholeness = self.wholeness(decoded).tolist() if self.wholeness else None
-        images = decoded.cpu()
+            images = decode_latents(self.components, samples.latents).float()
+            wholeness = self.wholeness(images.clamp(-1, 1)).tolist() if self.wholeness else None
+        images = images.cpu()
         for row in rows:
             place = row["index"] % len(batch)
             row["guidance_skipped"] = int(samples.guidance_skipped[place])
@@ -128,13 +128,16 @@ class ImageGenerator:
             row |= self.finish(images[place], row)
             if wholeness:
                 row["wholeness"] = wholeness[place]
-                if row["reason"] is None and wholeness[place] < least_wholeness(self.config):
+                if row["reason"] is None and wholeness[place] < self.config.min_wholeness:
                     row |= rejection(GENERATE, "broken", f"wholeness {wholeness[place]:.2f}")
             if annotation and row["index"] < self.config.overlays and row["reason"] is None:
                 write_overlay(self.config.output, row, attention_of(annotation, place))
 
     def start(self, rows: list[Row], generators: list[torch.Generator]) -> tuple[Tensor, int]:
-        """Returns the start latents and the first step to take: noise, or the layout of a face (4.3)."""
+        """Returns the start latents and the first step to take: noise, or the layout of a face (4.3).
+
+        The noise is the first that the rows' generators give.
+        """
         components, layout = self.components, self.config.layout
         steps = self.config.sampling.num_inference_steps
         noise = next_noise(generators, components.latent_shape(self.image_size))
@@ -159,7 +162,7 @@ class ImageGenerator:
         """Encodes an image [3, H, W] in [-1, 1]; black, flat and non-finite ones are rejected."""
         if not image.isfinite().all():
             return rejection(GENERATE, "not_finite", f"{int((~image.isfinite()).sum())} values")
-        pixels = ((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+        pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
         encoding = self.config.image_format
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, encoding, **ENCODINGS[encoding])
@@ -188,19 +191,6 @@ def load_guidance(config: GenerateConfig, bundle: Path, components: Components) 
     preview = bundle / PREVIEW
     decode = load_preview(preview, components) if settings.preview and preview.is_dir() else None
     return SemanticGuidance(guide, settings.step_size, settings.norm, settings.start, decode)
-
-
-def load_wholeness(config: GenerateConfig, bundle: Path, device: str) -> WholenessNet | None:
-    """Loads what tells whole faces from broken ones; None if the bundle has nothing, or all are kept."""
-    folder = bundle / WHOLENESS
-    if least_wholeness(config) == 0 or not folder.is_dir():
-        return None
-    return load_model(WholenessNet, folder).to(device).requires_grad_(False)
-
-
-def least_wholeness(config: GenerateConfig) -> float:
-    """Returns the wholeness in 0..1 that a face needs."""
-    return MIN_WHOLENESS if config.min_wholeness is None else config.min_wholeness
 
 
 def expression_targets(rows: Sequence[Row]) -> Tensor:

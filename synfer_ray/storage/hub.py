@@ -17,7 +17,17 @@ MODEL_FILES = (
     "tokenizer/tokenizer_config.json",
     "scheduler/scheduler_config.json",
 )
-PARTS = ("tokenizer", "au_adapter", "feranno", "au_labeler", "experts", "layouts", "preview")
+PARTS = (
+    "tokenizer",
+    "au_adapter",
+    "feranno",
+    "au_labeler",
+    "experts",
+    "layouts",
+    "preview",
+    "au_prior",
+    "wholeness",
+)
 MODEL_AND_PARTS = ("model_index.json", *MODEL_FILES, *(f"{part}/*" for part in PARTS))
 """What is copied of a Stable Diffusion model on the hub."""
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w.-]+)?")

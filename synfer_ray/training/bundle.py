@@ -38,7 +38,12 @@ def train_bundle(config: TrainingConfig) -> None:
     """Trains the missing parts in the order in which they depend on each other, then completes the bundle.
 
     What tells whole faces from broken ones is left out where there are no ratings.
+
+    Raises:
+        InputError: `rated` and `ratings` do not come together.
     """
+    if bool(config.rated) != bool(config.ratings):
+        raise InputError(f"rated={config.rated} ratings={config.ratings}: one needs the other")
     for name in PARTS:
         if name != WHOLENESS or config.ratings:
             train_part(config, name)

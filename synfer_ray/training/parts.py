@@ -135,10 +135,12 @@ def train_wholeness(config: TrainingConfig) -> None:
     from synfer_ray.training.ratings import read_rated
 
     build = partial(build_wholeness, config.bundle, config.wholeness_base)
+    build()  # a wrong base shows here
+    table = read_rated(config.rated, config.ratings, ["image"])
+    said = fingerprint(table.select(["sample_id", "rating"]).to_pylist())
     columns = ["sample_id", "image", "rating"]
-    rated = ray.data.from_arrow(read_rated(config.rated, config.ratings, ["image"]))
-    rows = rated.map_batches(partial(decode_rows, columns=columns))
-    _train(config, "wholeness", build, rows, config.wholeness, [WHOLENESS])
+    rows = ray.data.from_arrow(table).map_batches(partial(decode_rows, columns=columns))
+    _train(config, "wholeness", build, rows, config.wholeness, [WHOLENESS], run=f"wholeness-{said}")
 
 
 def training_image_size(config: TrainingConfig) -> int:
@@ -155,6 +157,7 @@ def _train(
     rows: "ray.data.Dataset",
     fit: FitConfig,
     places: Sequence[str],
+    run: str | None = None,
 ) -> None:
     """Trains a part, puts it in its places in the bundle, and records how it was trained.
 
@@ -163,7 +166,7 @@ def _train(
     """
     from synfer_ray.training.ray_trainer import train
 
-    objective, metrics = train(name, build, rows, fit, config.workers, config.runs)
+    objective, metrics = train(run or name, build, rows, fit, config.workers, config.runs)
     objective.adopt(metrics)
     bundle = Path(config.bundle)
     exported = bundle / f"{name}.partial"

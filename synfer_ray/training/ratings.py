@@ -1,13 +1,14 @@
 """What viewers said of generated faces: a CSV file beside the dataset that it rates."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+import pyarrow.dataset
 
 from synfer_ray.errors import InputError
-from synfer_ray.training.data import read_columns
 
 
 def read_rated(dataset: str, ratings: str, columns: Sequence[str]) -> pa.Table:
@@ -18,8 +19,8 @@ def read_rated(dataset: str, ratings: str, columns: Sequence[str]) -> pa.Table:
         ratings: a CSV file with the columns `sample_id` and `rating`, from 0 (broken) to 1 (whole).
 
     Raises:
-        InputError: the file is missing or not of this form, a rating is not in [0, 1], or a sample is rated
-            twice or is not in the dataset.
+        InputError: the dataset or the file is missing or not of this form, a rating is not in [0, 1], or a
+            sample is rated twice or is not in the dataset.
     """
     try:
         rated = pyarrow.csv.read_csv(ratings).select(["sample_id", "rating"])
@@ -32,8 +33,10 @@ def read_rated(dataset: str, ratings: str, columns: Sequence[str]) -> pa.Table:
     names = rated["sample_id"].to_pylist()
     if len(set(names)) < len(names):
         raise InputError(f"ratings={ratings} rates a sample twice")
-    samples = read_columns(dataset, ["sample_id", *columns])
-    samples = samples.filter(pc.is_in(samples["sample_id"], rated["sample_id"]))
+    if not (Path(dataset) / "data").is_dir():
+        raise InputError(f"rated={dataset} is not a dataset of `synfer generate`")
+    shards = pyarrow.dataset.dataset(Path(dataset) / "data", format="parquet")
+    samples = shards.to_table(["sample_id", *columns], filter=pc.field("sample_id").isin(names))
     if len(samples) < len(rated):
         unknown = set(names).difference(samples["sample_id"].to_pylist())
         raise InputError(f"ratings={ratings}: {len(unknown)} are not in {dataset}, as {min(unknown)}")

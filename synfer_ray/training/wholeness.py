@@ -26,15 +26,16 @@ class WholenessObjective(Objective):
         images, rating = from_uint8(batch["image"]), batch["rating"]
         if self.training:
             images = face_views(batch["image"], generator)[0]
-        wholeness = self.network(images).float()
-        loss = F.binary_cross_entropy(wholeness.clamp(1e-4, 1 - 1e-4), rating)
-        return loss, {"mean_error": (wholeness - rating).abs().mean().item()}
+        logits = self.network.logits(images).float()
+        loss = F.binary_cross_entropy_with_logits(logits, rating)
+        return loss, {"mean_error": (logits.sigmoid() - rating).abs().mean().item()}
 
     def final_metrics(self, held_out: Arrays, device: torch.device) -> dict[str, float]:
         """How often the better rated of two faces is the one that the network finds more whole."""
         images = torch.from_numpy(held_out["image"]).split(64)
         wholeness = torch.cat([self.network(from_uint8(part.to(device))) for part in images])
-        return {"validation_ordered": ordered_share(wholeness.cpu().numpy(), held_out["rating"])}
+        share = ordered_share(wholeness.cpu().numpy(), held_out["rating"])
+        return {} if np.isnan(share) else {"validation_ordered": share}
 
     def export(self, folder: Path) -> None:
         """Writes the network's config.json and model.safetensors, in half precision."""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -114,6 +114,16 @@ def test_gives_the_images_of_stable_diffusion_pipeline_bit_for_bit(
     images = (decode_latents(components, latents) / 2 + 0.5).clamp(0, 1)
     assert torch.equal(images, expected)
     assert images.std() > 0.01
+
+
+@pytest.mark.parametrize("steps", [3, 20, 25, 50])
+def test_steps_full_of_noise_are_finite_where_a_schedule_starts_without_signal(steps):
+    components = tiny_components(prediction_type="v_prediction")
+    components.scheduler = DDIMScheduler.from_config(
+        components.scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing"
+    )
+    latents = sample(components, num_inference_steps=steps, eta=1.0).latents
+    assert latents.isfinite().all() and 0.5 < latents.std() < 2
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.7])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from synfer_ray.benchmarks.stand_in import stand_in
-from synfer_ray.config import PoolConfig, SamplingConfig, VoteConfig
+from synfer_ray.config import LayoutConfig, PoolConfig, SamplingConfig, VoteConfig
 from synfer_ray.errors import InputError
 from synfer_ray.pipeline import au_readings, generate, shards_of
 from synfer_ray.storage.manifest import read_manifest
@@ -125,6 +125,7 @@ assert not {{"ray", "torch"}} & set(sys.modules)
         ({"min_wholeness": 2.0}, "min_wholeness=2.0 is not in"),
         ({"min_wholeness": 0.4}, "min_wholeness=0.4, but .* has no wholeness/"),
         ({"sampling": SamplingConfig(eta=-0.1)}, "sampling.eta=-0.1 is not in"),
+        ({"layout": LayoutConfig(mode="ddim_inversion")}, "sampling.eta=1.0: new noise.*sampling.eta=0"),
         ({"au_prior": "face"}, "face.*faces"),
         ({"au_prior": "textbook"}, 'au_prior: null -> "textbook"'),
         ({"image_format": "gif"}, "gif.*png"),

@@ -118,6 +118,7 @@ def test_overlays_are_written_for_the_first_rows_only(config, tmp_path):
     ("image", "reason"),
     [
         (torch.full((3, 8, 8), float("nan")), "not_finite"),
+        (torch.full((3, 8, 8), float("inf")), "not_finite"),
         (torch.full((3, 8, 8), -1.0), "black"),
         (torch.full((3, 8, 8), 0.3), "flat"),
     ],
@@ -148,7 +149,6 @@ def test_faces_that_are_not_whole_are_rejected_and_keep_their_image(config, pick
     least = float(np.median([row["wholeness"] for row in seen]))
     rows = generate(replace(picky, min_wholeness=least), range(9))
     assert kept(rows) == [row["index"] for row in seen if row["wholeness"] >= least]
-    assert kept(generate(picky, range(9))) == [row["index"] for row in seen if row["wholeness"] >= 0.4]
     for row, plain in zip(rows, generate(config, range(9))):
         assert row["image"]["bytes"] == plain["image"]["bytes"]
         assert row["voter_feranno"] == plain["voter_feranno"]

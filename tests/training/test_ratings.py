@@ -45,3 +45,9 @@ def test_ratings_that_do_not_fit_are_refused(dataset, text, message):
         read_rated(str(dataset), str(dataset / "ratings.csv"), [])
     with pytest.raises(InputError, match=r"nothing\.csv"):
         read_rated(str(dataset), str(dataset / "nothing.csv"), [])
+
+
+def test_ratings_of_no_dataset_are_refused(tmp_path):
+    (tmp_path / "ratings.csv").write_text("sample_id,rating\nfake-00000002,1\n")
+    with pytest.raises(InputError, match=r"rated=.*nothing is not a dataset"):
+        read_rated(str(tmp_path / "nothing"), str(tmp_path / "ratings.csv"), [])
