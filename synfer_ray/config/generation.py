@@ -119,7 +119,7 @@ class GenerateConfig:
     voters: list[str] = field(default_factory=lambda: ["feranno", "residual", "separable"])
     experts: dict[str, ExpertConfig] = field(default_factory=dict)
     faces: FacesConfig = field(default_factory=FacesConfig)
-    vote: VoteConfig = field(default_factory=VoteConfig)
+    vote: VoteConfig = field(default_factory=lambda: VoteConfig(relabel_threshold=0.8))
 
     batch_size: int = 16
     num_threads: int = 1
@@ -133,7 +133,7 @@ class GenerateConfig:
 
 @dataclass
 class QuickstartConfig:
-    """Four accepted images of each expression from the embedded bundle."""
+    """Twenty images of each expression from the embedded bundle."""
 
     output: str = "synfer-quickstart"
     seed: int = 0

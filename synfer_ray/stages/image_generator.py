@@ -98,7 +98,7 @@ class ImageGenerator:
         return sample_rows(rows, self.config.voters)
 
     def generate(self, rows: list[Row], batch: list[Row]) -> None:
-        """Fills in what came of a batch's rows: image, FERAnno's vote, wholeness, guidance_skipped, or a reject."""
+        """Fills in what comes of a batch's rows: image, FERAnno's vote, wholeness, or the reject."""
         prompts = [row["prompt"] for row in batch]
         generators = [row_generator(row["seed"]) for row in batch]
         latents, start_step = self.start(batch, generators)
