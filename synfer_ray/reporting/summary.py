@@ -35,13 +35,15 @@ class Throughput:
 def throughput(commits: Sequence[Commit]) -> Throughput | None:
     """Measures the rate between commits, over all actors; None for fewer than `FEWEST_COMMITS`.
 
-    A gap of more than ten times the median gap counts as a pause between two runs, and is left out.
+    A gap of more than ten times the median gap, and the median time of a shard, counts as a pause between two
+    runs and is left out. Actors in step commit together, so that gaps alone do not tell.
     """
     ordered = sorted(commits, key=lambda commit: commit.committed_at)
     gaps = np.diff([datetime.fromisoformat(commit.committed_at).timestamp() for commit in ordered])
     if len(commits) < FEWEST_COMMITS or not np.any(gaps > 0):
         return None
-    gaps[gaps > 10 * np.median(gaps[gaps > 0])] = 0
+    shard_seconds = np.median([sum(commit.seconds.values()) for commit in commits])
+    gaps[gaps > 10 * max(np.median(gaps[gaps > 0]), shard_seconds)] = 0
     elapsed = np.concatenate([[0], np.cumsum(gaps)])
     settled = np.cumsum([commit.rows + commit.rejects for commit in ordered])
     return Throughput(

@@ -41,6 +41,12 @@ def test_a_pause_between_two_runs_does_not_count(commit):
     assert throughput(at(commit, *seconds)).active_seconds == pytest.approx(8)
 
 
+def test_actors_in_step_make_no_pauses(commit):
+    slow = replace(commit, seconds={"generate": 24.0, "vote": 0.5})
+    seconds = [0, 1, 25, 26, 50, 51, 75, 76, 10_000, 10_001]
+    assert throughput(at(slow, *seconds)).active_seconds == pytest.approx(77)
+
+
 @pytest.mark.parametrize("seconds", [[], [5], [5] * 6, [0, 1, 2, 3]])
 def test_one_moment_or_a_few_give_no_rate(commit, seconds):
     assert throughput(at(commit, *seconds)) is None
