@@ -36,8 +36,8 @@ class DeadlyGenerator(ImageGenerator):
 class NaNGenerator(ImageGenerator):
     """Gives row POISON latents that are not finite."""
 
-    def start(self, rows):
-        latents, step = super().start(rows)
+    def start(self, rows, generators):
+        latents, step = super().start(rows, generators)
         for place, row in enumerate(rows):
             if row["index"] == POISON:
                 latents[place] = torch.nan

@@ -61,6 +61,7 @@ def settings(config: GenerateConfig) -> list[str]:
         f"bundle={config.bundle}",
         f"sampling.num_inference_steps={config.sampling.num_inference_steps}",
         f"vote.on_mismatch={config.vote.on_mismatch}",
+        f"vote.relabel_threshold={config.vote.relabel_threshold}",
         f"batch_size={config.batch_size}",
         f"shard_rows={config.shard_rows}",
         f"overlays={config.overlays}",
