@@ -13,13 +13,6 @@ def residual_trunk(channels: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*stem, *(ResidualBlock(a, b, stride=2) for a, b in zip(channels, deeper)))
 
 
-def separable_trunk(channels: Sequence[int]) -> nn.Sequential:
-    """Two convolutions, then one separable block per further entry of `channels`, each halving the size."""
-    first, second, *deeper = channels
-    stem = [*conv(1, first), *conv(first, second, stride=2)]
-    return nn.Sequential(*stem, *(SeparableBlock(a, b) for a, b in zip([second, *deeper], deeper)))
-
-
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions, a squeeze-and-excitation gate on their output, and a skip."""
 

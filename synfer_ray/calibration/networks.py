@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synfer_ray.calibration.layers import conv, pooled_head, residual_trunk, separable_trunk
+from synfer_ray.calibration.layers import SeparableBlock, conv, pooled_head, residual_trunk
 from synfer_ray.errors import choose
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
@@ -60,7 +60,10 @@ class SeparableFER(nn.Module):
     ) -> None:
         super().__init__()
         self.config = {"input_size": input_size, "channels": list(channels), "dropout": dropout}
-        self.trunk = separable_trunk(channels)
+        first, second, *deeper = channels
+        stem = [*conv(1, first), *conv(first, second, stride=2)]
+        blocks = [SeparableBlock(a, b) for a, b in zip([second, *deeper], deeper)]
+        self.trunk = nn.Sequential(*stem, *blocks)
         self.head = pooled_head(channels[-1], len(EXPRESSIONS), dropout)
 
     def forward(self, images: Tensor) -> Tensor:

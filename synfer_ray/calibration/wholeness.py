@@ -1,29 +1,22 @@
 """Whether a generated face is whole: what one sees at a glance and no voter is asked."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from synfer_ray.calibration.layers import pooled_head, separable_trunk
-from synfer_ray.calibration.networks import prepare
+from synfer_ray.calibration.layers import pooled_head
+from synfer_ray.calibration.networks import SeparableFER
 
 
-class WholenessNet(nn.Module):
+class WholenessNet(SeparableFER):
     """How whole a face looks: images [B, 3, H, W] in [-1, 1] -> [B], from 0 (broken) to 1 (whole).
 
-    It has the trunk of a `SeparableFER`, so that it can start from one: ratings are few.
+    It is a `SeparableFER` with another head, so that it can start from one: ratings are few.
     """
 
-    config: dict[str, Any]
-
-    def __init__(
-        self, input_size: int = 48, channels: Sequence[int] = (16, 24, 48, 128, 256), dropout: float = 0.3
-    ) -> None:
-        super().__init__()
-        self.config = {"input_size": input_size, "channels": list(channels), "dropout": dropout}
-        self.trunk = separable_trunk(channels)
-        self.head = pooled_head(channels[-1], 1, dropout)
+    def __init__(self, **config: Any) -> None:
+        super().__init__(**config)
+        self.head = pooled_head(self.config["channels"][-1], 1, self.config["dropout"])
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the rating that each face would get, on average."""
@@ -31,4 +24,4 @@ class WholenessNet(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [-1, 1] -> the log odds of a rating [B]."""
-        return self.head(self.trunk(prepare(images, self.config["input_size"]))).squeeze(1)
+        return super().forward(images).squeeze(1)

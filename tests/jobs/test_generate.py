@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from synfer_ray.benchmarks.stand_in import stand_in
+from synfer_ray.calibration.wholeness import WholenessNet
 from synfer_ray.config import LayoutConfig, PoolConfig, SamplingConfig, VoteConfig
 from synfer_ray.errors import InputError
-from synfer_ray.pipeline import au_readings, generate, shards_of
+from synfer_ray.pipeline import MIN_WHOLENESS, au_readings, generate, make_plan, shards_of
 from synfer_ray.storage.manifest import read_manifest
 from synfer_ray.storage.shards import read_commits
 from synfer_ray.storage.verify import verify
+from synfer_ray.storage.weights import save_model
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
 from tests.jobs.runs import rows_of, settings, small_job
 
@@ -147,6 +149,17 @@ def test_a_bundle_without_readings_of_faces_follows_the_textbooks(config, tmp_pa
     assert au_readings(config, bundle) is None
     with pytest.raises(InputError, match=r"au_prior/action_units\.safetensors"):
         au_readings(replace(config, au_prior="faces"), bundle)
+
+
+def test_broken_faces_are_rejected_where_the_bundle_can_tell(config, tmp_path):
+    bundle = shutil.copytree(config.bundle, tmp_path / "bundle")
+    plain = make_plan(config, bundle)
+    assert (plain.config.min_wholeness, plain.models["wholeness"]) == (0.0, None)
+    save_model(WholenessNet(input_size=32, channels=(8, 8, 16)), bundle / "wholeness")
+    told = make_plan(config, bundle)
+    assert told.config.min_wholeness == MIN_WHOLENESS and told.models["wholeness"]
+    kept = make_plan(replace(config, min_wholeness=0.0), bundle)
+    assert kept.fingerprint == plain.fingerprint != told.fingerprint
 
 
 def test_the_guide_under_another_name_is_still_no_judge(config):

@@ -87,6 +87,14 @@ def test_wholeness_is_learnt_from_ratings_of_samples(tmp_path):
         train_part(replace(config, bundle=str(tmp_path / "other"), ratings=""), "wholeness")
 
 
+@pytest.mark.parametrize("alone", [{"rated": "RATED"}, {"ratings": "RATINGS.csv"}])
+def test_ratings_and_what_they_rate_come_together_before_anything_is_trained(tmp_path, alone):
+    config = tiny_training(write_fetext(tmp_path / "fetext"), tmp_path, **alone)
+    with pytest.raises(InputError, match="one needs the other"):
+        train_bundle(config)
+    assert not Path(config.bundle).exists()
+
+
 def test_a_base_brings_its_model_and_keeps_its_pickles(tmp_path):
     base = save_components(tiny_components(), tmp_path / "base")
     (base / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"a pickle")
