@@ -36,11 +36,13 @@ def test_a_row_that_always_kills_its_actor_is_rejected_and_its_neighbours_surviv
 def test_actors_killed_at_twenty_random_times(config, reference, tmp_path):
     rows = 60 * ROWS
     whole = replace(config, num_images=rows, output=str(tmp_path / "whole"))
+    started = time.perf_counter()
     generate(whole)
+    pause = (time.perf_counter() - started) / 20  # at this machine's pace all kills come while it works
     killed = replace(
         whole, output=str(tmp_path / "out"), generator_pool=PoolConfig(min_actors=2, num_cpus=0.5)
     )
-    with killer(20) as kills:
+    with killer(20, pause) as kills:
         generate(killed)
     assert len(kills) == 20
     assert_whole(killed.output, rows, rows_of(whole.output))
@@ -90,12 +92,12 @@ def test_a_node_that_is_lost_takes_no_row_with_it(config, reference, tmp_path):
 
 
 @contextmanager
-def killer(times: int):
-    """Kills a random generator actor of this process's Ray at random moments, meanwhile."""
+def killer(times: int, pause: float):
+    """Kills a random generator actor of this process's Ray every `pause` seconds or so, meanwhile."""
     kills, ended, rng = [], threading.Event(), random.Random(1)
 
     def kill():
-        while len(kills) < times and not ended.wait(rng.uniform(1, 10)):
+        while len(kills) < times and not ended.wait(rng.uniform(0.2, 1.8) * pause):
             if actors := generators():
                 victim = rng.choice(actors)
                 kills.append(victim.pid)
