@@ -13,6 +13,7 @@ from pathlib import Path
 
 from synfer_ray.calibration.vote import ON_MISMATCH, check_roles
 from synfer_ray.config import AU_PRIORS, DTYPES, IMAGE_FORMATS, GenerateConfig
+from synfer_ray.diffusion.sampling import autoguidance_scale
 from synfer_ray.errors import PARTIAL, InputError, RunFailed, choose
 from synfer_ray.language.models import api_key, check_language_model, model_fingerprint
 from synfer_ray.plan import Plan, plan_row
@@ -27,6 +28,7 @@ from synfer_ray.stall import Stalled
 from synfer_ray.storage.au_prior import AU_PRIOR, Readings, read_au_prior
 from synfer_ray.storage.bundle import (
     FERANNO,
+    WEAK_UNET,
     WHOLENESS,
     controlled_action_units,
     expert_fingerprint,
@@ -148,12 +150,16 @@ def make_plan(config: GenerateConfig, bundle: Path) -> Plan:
         wholeness = MIN_WHOLENESS if models[WHOLENESS] else 0.0
     if not wholeness:
         models[WHOLENESS] = None  # nothing looks
+    weak_scale = autoguidance_scale(config.sampling, bool(models[WEAK_UNET]))
+    if not weak_scale:
+        models[WEAK_UNET] = None
     if config.enricher.is_model:
         models["enricher"] = model_fingerprint(config.enricher, TASKS)
     pool = open_layouts(config.layout, bundle)
     layouts = (pool.prefix, len(pool)) if pool else None
     bundle_name = pin_bundle(config.bundle)  # every node must load the same files
-    pinned = replace(config, bundle=bundle_name, min_wholeness=wholeness)
+    sampling = replace(config.sampling, autoguidance_scale=weak_scale)
+    pinned = replace(config, bundle=bundle_name, min_wholeness=wholeness, sampling=sampling)
     plan = Plan(pinned, models, layouts, controlled_action_units(bundle), au_readings(config, bundle))
     plan_row(plan, 0)  # a wrong expression or attribute shows here
     return plan

@@ -9,6 +9,7 @@ from diffusers import (
     AutoencoderTiny,
     DDIMScheduler,
     UNet2DConditionModel,
+    UNet2DModel,
 )
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -33,6 +34,24 @@ def tiny_unet(seed: int = 0, **changes) -> UNet2DConditionModel:
         "norm_num_groups": 4,
     }
     return _frozen(UNet2DConditionModel(**settings | changes))
+
+
+def tiny_weak_unet(latent_channels: int = 4) -> UNet2DModel:
+    """Two resolutions without attention."""
+    torch.manual_seed(9)
+    return _frozen(
+        UNet2DModel(
+            sample_size=8,
+            in_channels=latent_channels,
+            out_channels=latent_channels,
+            block_out_channels=(8, 8),
+            down_block_types=("DownBlock2D",) * 2,
+            up_block_types=("UpBlock2D",) * 2,
+            add_attention=False,
+            layers_per_block=1,
+            norm_num_groups=4,
+        )
+    )
 
 
 def tiny_vae(seed: int = 0) -> AutoencoderKL:
@@ -138,10 +157,12 @@ def tiny_components(adapter: bool = True, prediction_type: str = "epsilon", seed
 
 
 def save_components(components: Components, folder: Path) -> Path:
-    """Writes a bundle: what StableDiffusionPipeline saves, and `au_adapter/`."""
+    """Writes a bundle: what StableDiffusionPipeline saves, `au_adapter/` and `weak_unet/`."""
     as_pipeline(components).save_pretrained(folder)
     if components.adapter:
         save_model(components.adapter, folder / "au_adapter")
+    if components.weak_unet:
+        components.weak_unet.save_pretrained(folder / "weak_unet")
     return folder
 
 

@@ -36,6 +36,7 @@ class ArchitectureConfig:
     latent_channels: int = 8
     vae_channels: list[int] = field(default_factory=lambda: [16, 32, 64, 96])
     unet_channels: list[int] = field(default_factory=lambda: [64, 96, 128, 128])
+    weak_channels: list[int] = field(default_factory=lambda: [24, 32, 48])
     attention_heads: int = 8
     text_width: int = 192
     text_layers: int = 2
@@ -81,7 +82,8 @@ class TrainingConfig:
     clear faces of each expression. The diffusion model sees a face of a rare expression up to `rare_repeats`
     times an epoch, by the `rare_power` of how much rarer it is; one whose foremost expression has less than
     `clear_share` of the votes it sees once and without caption. `joint` trains that model on with its
-    adapter, which pays for small models and is left out (no steps) by default. FERAnno learns from every face
+    adapter, which pays for small models and is left out (no steps) by default, as is the `weak_unet` of
+    `weak_channels` that the model then steers away from. FERAnno learns from every face
     as it is and from `feranno_views` random views of it. What tells a finished bundle's whole faces from
     broken ones learns from `ratings`, a CSV file that rates samples of the dataset `rated`, and starts from
     the expert `wholeness_base`.
@@ -104,6 +106,7 @@ class TrainingConfig:
     clear_share: float = 0.0
     au_adapter: FitConfig = field(default_factory=FitConfig)
     joint: FitConfig = field(default_factory=lambda: FitConfig(steps=0))
+    weak_unet: FitConfig = field(default_factory=lambda: FitConfig(steps=0))
     au_labeler: FitConfig = field(default_factory=FitConfig)
     preview: FitConfig = field(default_factory=FitConfig)
     feranno: FitConfig = field(default_factory=FitConfig)

@@ -12,11 +12,12 @@ from torch import Tensor
 from synfer_ray.diffusion.attention import install_processors
 from synfer_ray.diffusion.au_adapter import AUAdapter
 from synfer_ray.errors import InputError, choose
+from synfer_ray.storage.bundle import WEAK_UNET
 from synfer_ray.storage.hub import MODEL_FILES, model_folder
 from synfer_ray.storage.weights import load_model
 
 if TYPE_CHECKING:
-    from diffusers.models import AutoencoderKL, UNet2DConditionModel
+    from diffusers.models import AutoencoderKL, UNet2DConditionModel, UNet2DModel
     from diffusers.schedulers import DDIMScheduler
     from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -25,7 +26,10 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 @dataclass
 class Components:
-    """A text-to-image model, frozen and in evaluation mode; its adapter, if any, is attached to `unet`."""
+    """A text-to-image model, frozen and in evaluation mode; its adapter, if any, is attached to `unet`.
+
+    `weak_unet`, if any, is a worse denoiser of the same latents that reads no condition.
+    """
 
     unet: "UNet2DConditionModel"
     vae: "AutoencoderKL"
@@ -34,6 +38,7 @@ class Components:
     scheduler: "DDIMScheduler"
     adapter: AUAdapter | None
     folder: str
+    weak_unet: "UNet2DModel | None" = None
 
     @property
     def device(self) -> torch.device:
@@ -71,7 +76,9 @@ class Components:
 def load_components(
     folder_or_id: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> Components:
-    """Loads a Stable Diffusion 1.x or 2.x model in diffusers layout, with `au_adapter/` if it is there.
+    """Loads a Stable Diffusion 1.x or 2.x model in diffusers layout.
+
+    `au_adapter/` and `weak_unet/` come with it if they are there.
 
     Weights are read from safetensors only, no remote code runs, and every tensor must fit and be finite.
     Whatever sampler the folder names, its noise schedule is used with DDIM.
@@ -83,7 +90,7 @@ def load_components(
         InputError: the model is of another family, a folder or file is missing or damaged, weights do not fit
             or are not finite, or the parts do not belong together.
     """
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNet2DModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
     folder = model_folder(str(folder_or_id))
@@ -106,6 +113,8 @@ def load_components(
         adapter=load_model(AUAdapter, folder / "au_adapter") if (folder / "au_adapter").is_dir() else None,
         folder=str(folder),
     )
+    if (weak := folder / WEAK_UNET).is_dir():
+        components.weak_unet = load_part(UNet2DModel, weak, dtype).to(device)
     _check_fit(components)
     if components.adapter:
         components.adapter.to(device, dtype).requires_grad_(False)
@@ -194,9 +203,12 @@ def _reading(folder: Path) -> Iterator[None]:
 
 def _check_fit(components: Components) -> None:
     unet, text_encoder = components.unet.config, components.text_encoder.config
+    weak = components.weak_unet.config if components.weak_unet else unet
     for what, found, needed in (
         ("channels of the latents", components.vae.config.latent_channels, unet.in_channels),
         ("width of the text embedding", text_encoder.hidden_size, unet.cross_attention_dim),
+        ("channels that weak_unet reads", weak.in_channels, unet.in_channels),
+        ("channels that weak_unet predicts", weak.out_channels, unet.out_channels),
         ("tokens of the tokenizer", len(components.tokenizer), text_encoder.vocab_size),
     ):
         if found != needed:

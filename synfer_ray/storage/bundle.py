@@ -19,6 +19,7 @@ EMBEDDED = Path(__file__).resolve().parent.parent / "bundles"
 DIFFUSION_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 PREVIEW = "preview"
 WHOLENESS = "wholeness"
+WEAK_UNET = "weak_unet"
 FERANNO = "feranno"
 """The voter that reads the diffusion model's own features; every other one is an expert classifier."""
 
@@ -105,12 +106,13 @@ def model_fingerprints(
 ) -> dict[str, str | None]:
     """Returns the fingerprints of the diffusion model, its optional companions and the named experts.
 
-    A bundle may lack the adapter, the preview decoder, the AU prior and the judge of wholeness: None.
+    A bundle may lack the adapter, the preview decoder, the AU prior, the judge of wholeness and the weak
+    U-Net: None.
 
     Raises:
         InputError: a part is missing.
     """
-    optional = {"adapter": "au_adapter"} | {name: name for name in (PREVIEW, AU_PRIOR, WHOLENESS)}
+    optional = {"adapter": "au_adapter"} | {name: name for name in (PREVIEW, AU_PRIOR, WHOLENESS, WEAK_UNET)}
     return {
         "model": fingerprint({part: fingerprint_path(bundle / part) for part in DIFFUSION_PARTS}),
         **{

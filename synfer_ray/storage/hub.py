@@ -27,6 +27,7 @@ PARTS = (
     "preview",
     "au_prior",
     "wholeness",
+    "weak_unet",
 )
 MODEL_AND_PARTS = ("model_index.json", *MODEL_FILES, *(f"{part}/*" for part in PARTS))
 """What is copied of a Stable Diffusion model on the hub."""

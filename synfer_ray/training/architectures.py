@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from synfer_ray.config import ArchitectureConfig
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNet2DModel
     from transformers import CLIPTextModel
 
 
@@ -41,6 +41,24 @@ def new_unet(config: ArchitectureConfig) -> "UNet2DConditionModel":
         cross_attention_dim=config.text_width,
         attention_head_dim=config.attention_heads,  # diffusers reads this as the number of heads
         norm_num_groups=16,
+    )
+
+
+def new_weak_unet(config: ArchitectureConfig, latent_channels: int, latent_size: int) -> "UNet2DModel":
+    """An untrained small U-Net without attention, for latents of this many channels and this size."""
+    from diffusers import UNet2DModel
+
+    levels = len(config.weak_channels)
+    return UNet2DModel(
+        sample_size=latent_size,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        block_out_channels=tuple(config.weak_channels),
+        down_block_types=("DownBlock2D",) * levels,
+        up_block_types=("UpBlock2D",) * levels,
+        add_attention=False,
+        layers_per_block=1,
+        norm_num_groups=8,
     )
 
 

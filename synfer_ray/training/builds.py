@@ -109,6 +109,18 @@ def build_preview(bundle: str) -> Objective:
     return PreviewObjective(load_part(AutoencoderKL, Path(bundle) / "vae", torch.float32))
 
 
+def build_weak_unet(bundle: str, architecture: ArchitectureConfig) -> Objective:
+    """An untrained weak U-Net for the bundle's latents."""
+    from synfer_ray.diffusion.components import load_components
+    from synfer_ray.training.architectures import new_weak_unet
+    from synfer_ray.training.weak_unet import WeakUNetObjective
+
+    parts = load_components(bundle)
+    unet = parts.unet.config
+    weak_unet = new_weak_unet(architecture, unet.in_channels, unet.sample_size)
+    return WeakUNetObjective(weak_unet, parts.scheduler)
+
+
 def build_feranno(bundle: str, class_share: np.ndarray, image_size: int, head: FERAnnoConfig) -> Objective:
     """An untrained FERAnno head on the bundle's U-Net, for faces of this size."""
     from synfer_ray.diffusion.components import load_components

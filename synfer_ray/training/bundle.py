@@ -11,7 +11,7 @@ import numpy as np
 from synfer_ray.config import SamplingConfig, TrainingConfig
 from synfer_ray.errors import InputError, choose
 from synfer_ray.runtime import ray_session
-from synfer_ray.storage.bundle import WHOLENESS
+from synfer_ray.storage.bundle import WEAK_UNET, WHOLENESS
 from synfer_ray.storage.hub import MODEL_FILES, model_folder
 from synfer_ray.training import parts
 from synfer_ray.training.au_prior import train_au_prior
@@ -27,6 +27,7 @@ PARTS = {
     "au_adapter": parts.train_au_adapter,
     "joint": parts.train_joint,
     "preview": parts.train_preview,
+    WEAK_UNET: parts.train_weak_unet,
     "feranno": parts.train_feranno,
     "au_labeler": parts.train_au_labeler,
     WHOLENESS: parts.train_wholeness,
@@ -103,14 +104,15 @@ def prepare(config: TrainingConfig) -> None:
 def is_trained(config: TrainingConfig, name: str) -> bool:
     """Whether a part is in place; a base model brings its autoencoder, its U-Net counts once fine-tuned.
 
-    A decoder, or an adapter with its model, that is to learn on for no steps is left as it is.
+    A decoder, or an adapter with its model, that is to learn on for no steps is left as it is, and a weak
+    U-Net is left out.
     """
     bundle = Path(config.bundle)
     if name == "experts":
         return all((bundle / "experts" / expert).exists() for expert in config.experts)
     if name == "decoder" and (config.base or not config.decoder.steps):
         return True
-    if name == "joint" and not config.joint.steps:
+    if (name == "joint" and not config.joint.steps) or (name == WEAK_UNET and not config.weak_unet.steps):
         return True
     if name in ("decoder", "diffusion", "joint"):
         record = bundle / "training.json"

@@ -71,9 +71,16 @@ class DiffusionObjective(Objective):
 
 
 def denoising_loss(
-    unet: nn.Module, scheduler: "DDIMScheduler", latents: Tensor, tokens: Tensor, generator: torch.Generator
+    unet: nn.Module,
+    scheduler: "DDIMScheduler",
+    latents: Tensor,
+    tokens: Tensor | None,
+    generator: torch.Generator,
 ) -> Tensor:
-    """Mean squared error of the prediction, low-noise steps clipped in weight (min-SNR, Hang et al. 2023)."""
+    """Mean squared error of the prediction, low-noise steps clipped in weight (min-SNR, Hang et al. 2023).
+
+    `tokens` [B,T,D] are what the U-Net attends to; None for one that reads no condition.
+    """
     rows, device = len(latents), latents.device
     noise = torch.randn(latents.shape, generator=generator, device=device)
     steps = scheduler.config.num_train_timesteps

@@ -12,7 +12,7 @@ import numpy as np
 
 from synfer_ray.config import FitConfig, TrainingConfig
 from synfer_ray.errors import InputError
-from synfer_ray.storage.bundle import WHOLENESS, bundle_image_size
+from synfer_ray.storage.bundle import WEAK_UNET, WHOLENESS, bundle_image_size
 from synfer_ray.storage.fingerprint import fingerprint, fingerprint_folder
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from synfer_ray.training.builds import (
@@ -25,6 +25,7 @@ from synfer_ray.training.builds import (
     build_feranno,
     build_joint,
     build_preview,
+    build_weak_unet,
     build_wholeness,
     empty_ids,
 )
@@ -98,6 +99,12 @@ def train_preview(config: TrainingConfig) -> None:
     """Trains `preview/`, the tiny decoder that semantic guidance looks through."""
     build = partial(build_preview, config.bundle)
     _train(config, "preview", build, _latents(config, ["latents"]), config.preview, ["preview"])
+
+
+def train_weak_unet(config: TrainingConfig) -> None:
+    """Trains `weak_unet/`, which the sampler steers away from."""
+    build = partial(build_weak_unet, config.bundle, config.architecture)
+    _train(config, WEAK_UNET, build, _latents(config, ["latents"]), config.weak_unet, [WEAK_UNET])
 
 
 def train_feranno(config: TrainingConfig) -> None:

@@ -20,7 +20,7 @@ from synfer_ray.diffusion.components import (
 from synfer_ray.errors import InputError
 from synfer_ray.storage.bundle import find_bundle
 from synfer_ray.storage.weights import save_model
-from tests.tiny import save_components, tiny_adapter, tiny_components, tiny_unet
+from tests.tiny import save_components, tiny_adapter, tiny_components, tiny_unet, tiny_weak_unet
 
 torch.set_num_threads(1)
 
@@ -201,6 +201,18 @@ def test_weights_that_do_not_fit_are_named(damaged, change, message):
 def test_a_unet_that_does_not_belong_to_the_other_parts_is_refused(damaged, settings, message):
     tiny_unet(**settings).save_pretrained(damaged / "unet")
     with pytest.raises(InputError, match=message):
+        load_components(damaged)
+
+
+def test_a_weak_unet_comes_with_the_model_if_it_fits(damaged):
+    assert load_components(damaged).weak_unet is None
+    saved = tiny_weak_unet()
+    saved.save_pretrained(damaged / "weak_unet")
+    weak_unet = load_components(damaged).weak_unet
+    assert not any(parameter.requires_grad for parameter in weak_unet.parameters())
+    torch.testing.assert_close(weak_unet.state_dict(), saved.state_dict(), rtol=0, atol=0)
+    tiny_weak_unet(latent_channels=3).save_pretrained(damaged / "weak_unet")
+    with pytest.raises(InputError, match="channels that weak_unet reads: 3 instead of 4"):
         load_components(damaged)
 
 

@@ -9,9 +9,16 @@ from torch import Tensor, nn
 from synfer_ray.diffusion.components import Components, decode_latents, encode_prompt, load_components
 from synfer_ray.diffusion.guidance import SemanticGuidance
 from synfer_ray.diffusion.noise import initial_noise, next_noise, row_generator
-from synfer_ray.diffusion.sampling import Samples, SamplingConfig, denoise, pad_batch, predict_x0
+from synfer_ray.diffusion.sampling import (
+    AUTOGUIDANCE_SCALE,
+    Samples,
+    SamplingConfig,
+    denoise,
+    pad_batch,
+    predict_x0,
+)
 from synfer_ray.errors import InputError
-from tests.tiny import save_components, tiny_components, tiny_scheduler
+from tests.tiny import save_components, tiny_components, tiny_scheduler, tiny_weak_unet
 
 torch.set_num_threads(1)
 
@@ -131,6 +138,7 @@ def test_steps_full_of_noise_are_finite_where_a_schedule_starts_without_signal(s
 @pytest.mark.parametrize("au_guidance_scale", [None, 2.0])
 def test_a_row_is_bit_identical_whatever_its_neighbours_are(guided, au_guidance_scale, eta):
     components = tiny_components()
+    components.weak_unet = tiny_weak_unet()
     options = {"au_guidance_scale": au_guidance_scale, "guidance_rescale": 0.5, "eta": eta}
     if guided:
         options["guidance"] = SemanticGuidance(TanhGuide(), start=0.2)
@@ -181,6 +189,37 @@ def test_action_units_and_their_own_scale_change_the_image():
     torch.testing.assert_close(none, without, rtol=1e-3, atol=1e-3)
     scaled_without = sample(components, au_tokens=None, au_guidance_scale=2.0).latents
     assert torch.equal(scaled_without, without)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_a_step_goes_away_from_the_weak_prediction(prediction_type):
+    components = tiny_components(adapter=False, prediction_type=prediction_type)
+    components.weak_unet = tiny_weak_unet()
+    stepped = sample(components, num_inference_steps=1, autoguidance_scale=0.8).latents
+    scheduler = components.scheduler
+    (timestep,) = scheduler.timesteps
+    start = next_noise([row_generator(seed) for seed in (1, 2, 3)], (4, 8, 8))
+
+    def predict(prompts: list[str]) -> Tensor:
+        return components.unet(start, timestep, encode_prompt(components, prompts)).sample
+
+    nothing, text = predict([""] * 3), predict(PROMPTS)
+    weak = components.weak_unet(start, timestep).sample
+    moved = nothing + 3.0 * (text - nothing) + 0.8 * (nothing - weak)
+    expected = scheduler.step(moved, timestep, start).prev_sample
+    torch.testing.assert_close(stepped, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_weak_unet_guides_by_default_and_only_where_there_is_one():
+    components = tiny_components()
+    plain = sample(components).latents
+    with pytest.raises(InputError, match=r"autoguidance_scale=0\.2, but the bundle has no weak_unet/"):
+        sample(components, autoguidance_scale=0.2)
+    components.weak_unet = tiny_weak_unet()
+    assert torch.equal(sample(components, autoguidance_scale=0.0).latents, plain)
+    by_default = sample(components).latents
+    assert torch.equal(by_default, sample(components, autoguidance_scale=AUTOGUIDANCE_SCALE).latents)
+    assert (by_default - plain).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])

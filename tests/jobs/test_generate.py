@@ -12,6 +12,7 @@ import pytest
 from synfer_ray.benchmarks.stand_in import stand_in
 from synfer_ray.calibration.wholeness import WholenessNet
 from synfer_ray.config import LayoutConfig, PoolConfig, SamplingConfig, VoteConfig
+from synfer_ray.diffusion.sampling import AUTOGUIDANCE_SCALE
 from synfer_ray.errors import InputError
 from synfer_ray.pipeline import MIN_WHOLENESS, au_readings, generate, make_plan, shards_of
 from synfer_ray.storage.manifest import read_manifest
@@ -20,6 +21,7 @@ from synfer_ray.storage.verify import verify
 from synfer_ray.storage.weights import save_model
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
 from tests.jobs.runs import rows_of, settings, small_job
+from tests.tiny import tiny_weak_unet
 
 NUM_IMAGES = 20
 
@@ -127,6 +129,10 @@ assert not {{"ray", "torch"}} & set(sys.modules)
         ({"min_wholeness": 2.0}, "min_wholeness=2.0 is not in"),
         ({"min_wholeness": 0.4}, "min_wholeness=0.4, but .* has no wholeness/"),
         ({"sampling": SamplingConfig(eta=-0.1)}, "sampling.eta=-0.1 is not in"),
+        (
+            {"sampling": SamplingConfig(autoguidance_scale=1.0)},
+            "scale=1.0, but .* no weak_unet/",
+        ),
         ({"layout": LayoutConfig(mode="ddim_inversion")}, "sampling.eta=1.0: new noise.*sampling.eta=0"),
         ({"au_prior": "face"}, "face.*faces"),
         ({"au_prior": "textbook"}, 'au_prior: null -> "textbook"'),
@@ -160,6 +166,17 @@ def test_broken_faces_are_rejected_where_the_bundle_can_tell(config, tmp_path):
     assert told.config.min_wholeness == MIN_WHOLENESS and told.models["wholeness"]
     kept = make_plan(replace(config, min_wholeness=0.0), bundle)
     assert kept.fingerprint == plain.fingerprint != told.fingerprint
+
+
+def test_a_weak_unet_is_part_of_the_plan_unless_it_is_left_out(config, tmp_path):
+    bundle = shutil.copytree(config.bundle, tmp_path / "bundle")
+    plain = make_plan(config, bundle)
+    assert (plain.config.sampling.autoguidance_scale, plain.models["weak_unet"]) == (0.0, None)
+    tiny_weak_unet().save_pretrained(bundle / "weak_unet")
+    guided = make_plan(config, bundle)
+    assert guided.config.sampling.autoguidance_scale == AUTOGUIDANCE_SCALE and guided.models["weak_unet"]
+    left_out = replace(config, sampling=replace(config.sampling, autoguidance_scale=0.0))
+    assert make_plan(left_out, bundle).fingerprint == plain.fingerprint != guided.fingerprint
 
 
 def test_the_guide_under_another_name_is_still_no_judge(config):

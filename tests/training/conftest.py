@@ -53,6 +53,7 @@ def tiny_training(fetext: str, folder, **changes) -> TrainingConfig:
         latent_channels=4,
         vae_channels=[8, 8],
         unet_channels=[16, 16, 32, 32],
+        weak_channels=[8, 8],
         attention_heads=2,
         text_width=16,
         text_layers=1,
@@ -73,6 +74,7 @@ def tiny_training(fetext: str, folder, **changes) -> TrainingConfig:
                 "au_adapter",
                 "joint",
                 "preview",
+                "weak_unet",
                 "au_labeler",
                 "feranno",
             )

@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNet2DModel
 
 from synfer_ray.calibration.networks import FERClassifier
 from synfer_ray.config import ArchitectureConfig, FERAnnoConfig, FitConfig
 from synfer_ray.diffusion.au_adapter import AUAdapter
 from synfer_ray.storage.weights import load_model
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
-from synfer_ray.training.architectures import new_autoencoder, new_scheduler
+from synfer_ray.training.architectures import new_autoencoder, new_scheduler, new_weak_unet
 from synfer_ray.training.au_adapter import AUAdapterObjective
 from synfer_ray.training.augment import from_uint8
 from synfer_ray.training.autoencoder import AutoencoderObjective
@@ -19,6 +19,7 @@ from synfer_ray.training.feranno import FERAnnoObjective
 from synfer_ray.training.joint import JointObjective
 from synfer_ray.training.loop import fit
 from synfer_ray.training.preview import PreviewObjective
+from synfer_ray.training.weak_unet import WeakUNetObjective
 from tests.tiny import tiny_components
 
 FIT = FitConfig(
@@ -208,6 +209,28 @@ def test_the_preview_comes_closer_to_the_autoencoders_images(tmp_path):
     )
     assert losses[-1] < 0.8 * losses[0]
     assert torch.equal(before, snapshot(parts.vae))
+
+
+def test_the_weak_unet_learns_to_denoise_and_is_exported_for_diffusers(tmp_path):
+    architecture = ArchitectureConfig(weak_channels=[8, 8])
+    objective = WeakUNetObjective(new_weak_unet(architecture, 4, 8), tiny_components().scheduler)
+    losses: list[float] = []
+    config = FitConfig(
+        steps=60,
+        batch_size=8,
+        learning_rate=3e-3,
+        report_every=20,
+        checkpoint_every=60,
+        validation_rows=0,
+        warmup_steps=1,
+    )
+    fit(
+        objective, {"latents": rows()["latents"]}, config, tmp_path, lambda new, _: losses.append(new["loss"])
+    )
+    assert losses[-1] < 0.8 * losses[0]
+    objective.export(tmp_path / "weak_unet")
+    exported = UNet2DModel.from_pretrained(tmp_path / "weak_unet")
+    torch.testing.assert_close(snapshot(exported), snapshot(objective.weak_unet), rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("branches", [["features", "maps"], ["features"], ["maps"]])
