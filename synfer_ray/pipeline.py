@@ -41,8 +41,8 @@ from synfer_ray.storage.manifest import check_plan, claim_output, read_manifest
 from synfer_ray.storage.shards import read_commits, remove_orphans
 from synfer_ray.storage.verify import discard_damaged
 
-MIN_WHOLENESS = 0.4
-"""What a face needs where the settings say nothing: 92 % of those of `fer64` that have it are not broken."""
+MIN_WHOLENESS = 0.5
+"""What a face needs where the settings say nothing."""
 
 
 def generate(config: GenerateConfig, generator: type | None = None, repair: bool = False) -> None:

@@ -88,7 +88,7 @@ class GenerateConfig:
     of some (the default then). `attributes` holds the share of each value, as {gender: {female: 2, male: 1}};
     a pose it does not name is frontal. `enricher` says who words the prompts; with `describe_action_units`
     they tell of the strongest action units in words, too. Faces that look less whole than `min_wholeness`, in
-    0..1, are rejected, by default below 0.4 where the bundle can tell; 0 keeps them all.
+    0..1, are rejected, by default below 0.5 where the bundle can tell; 0 keeps them all.
     """
 
     output: str = MISSING
@@ -135,7 +135,7 @@ class GenerateConfig:
 
 @dataclass
 class QuickstartConfig:
-    """Twenty images of each expression from the embedded bundle."""
+    """A small dataset from the embedded bundle."""
 
     output: str = "synfer-quickstart"
     seed: int = 0
