@@ -3,13 +3,13 @@
 from synfer_ray.config import GenerateConfig, QuickstartConfig
 from synfer_ray.pipeline import generate
 
-SHARES = {"neutral": 1, "happy": 1, "surprise": 1, "anger": 2, "disgust": 3, "sad": 5, "fear": 5}
+SHARES = {"neutral": 1, "happy": 1, "surprise": 1, "anger": 2, "disgust": 4, "sad": 4, "fear": 9}
 """The fewer faces of an expression pass, the more are planned."""
 ROUNDS = 8
 
 
 def quickstart(config: QuickstartConfig) -> None:
-    """Plans 144 images and writes those that pass into `config.output`; again, it finds nothing to do.
+    """Plans 176 images and writes those that pass into `config.output`; again, it finds nothing to do.
 
     Raises:
         InputError: `config.output` belongs to another plan.
