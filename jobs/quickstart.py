@@ -1,4 +1,4 @@
-"""Makes 70 labelled faces with the embedded model: the whole pipeline in a few minutes.
+"""Makes a small labelled dataset with the embedded model: the whole pipeline in a few minutes.
 
 python jobs/quickstart.py [output=synfer-quickstart]
 """

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from synfer_ray.calibration.vote import ON_MISMATCH, check_roles
 from synfer_ray.config import AU_PRIORS, DTYPES, IMAGE_FORMATS, GenerateConfig
-from synfer_ray.diffusion.sampling import autoguidance_scale
 from synfer_ray.errors import PARTIAL, InputError, RunFailed, choose
 from synfer_ray.language.models import api_key, check_language_model, model_fingerprint
 from synfer_ray.plan import Plan, plan_row
@@ -30,6 +29,7 @@ from synfer_ray.storage.bundle import (
     FERANNO,
     WEAK_UNET,
     WHOLENESS,
+    autoguidance_scale,
     controlled_action_units,
     expert_fingerprint,
     find_bundle,

@@ -6,6 +6,7 @@ from synfer_ray.pipeline import generate
 SHARES = {"neutral": 1, "happy": 1, "surprise": 1, "anger": 2, "disgust": 4, "sad": 4, "fear": 9}
 """The fewer faces of an expression pass, the more are planned."""
 ROUNDS = 8
+DEAL = [name for turn in range(max(SHARES.values())) for name in SHARES if turn < SHARES[name]]
 
 
 def quickstart(config: QuickstartConfig) -> None:
@@ -17,9 +18,9 @@ def quickstart(config: QuickstartConfig) -> None:
     generate(
         GenerateConfig(
             output=config.output,
-            num_images=ROUNDS * sum(SHARES.values()),
+            num_images=ROUNDS * len(DEAL),
             seed=config.seed,
-            expressions=[name for name, share in SHARES.items() for _ in range(share)],
+            expressions=DEAL,
             batch_size=12,
             shard_rows=36,
         )

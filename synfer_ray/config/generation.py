@@ -16,8 +16,9 @@ class SamplingConfig:
     `eta` is the share of new noise in a step: 0 is DDIM; 1 corrects more of what earlier steps got wrong, and
     does not go with `ddim_inversion`. With `au_guidance_scale: null` the action units weigh as much as the
     text, for a third less compute. `autoguidance_scale` says how far to go away from what the bundle's weak
-    version of itself predicts; by default 0.5 where there is one in `weak_unet/`. `guidance_rescale` takes
-    back that share of the contrast that strong scales add.
+    version of itself predicts; by default 0.5 where there is one in `weak_unet/` and no `negative_prompt`,
+    with which it does not go. `guidance_rescale` takes back that share of the contrast that strong scales
+    add.
     """
 
     num_inference_steps: int = 20

@@ -6,23 +6,23 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from synfer_ray.config import SamplingConfig
 from synfer_ray.diffusion.components import Components, decode_latents
 from synfer_ray.diffusion.guidance import SemanticGuidance, autoguide, combine, rescale
 from synfer_ray.errors import InputError
+from synfer_ray.storage.bundle import autoguidance_scale
 
 if TYPE_CHECKING:
+    from diffusers.models import UNet2DModel
     from diffusers.schedulers import DDIMScheduler
 
 Row = TypeVar("Row")
 
 HALF_LOSS_SCALE = 2.0**12
 """Keeps the gradients of guidance above the smallest float16; the length of a step does not depend on it."""
-
-AUTOGUIDANCE_SCALE = 0.5
-"""How strongly a bundle with a weak U-Net is guided by it, where the settings say nothing."""
 
 MOST_ETA = 1 - 1e-6
 """Where noise is all there is, `eta` 1 leaves a rest of 0, and rounding would take the root of less."""
@@ -70,8 +70,8 @@ def denoise(
         token_mask: tokens that guidance may move, bool [B, T]; None = all.
 
     Raises:
-        InputError: guidance comes without targets, `eta` without generators, or autoguidance without a weak
-            U-Net.
+        InputError: guidance comes without targets, `eta` without generators, or `autoguidance_scale` does not
+            fit.
     """
     if guidance and targets is None:
         raise InputError("semantic guidance needs the probabilities of the assigned label")
@@ -114,26 +114,12 @@ def denoise(
         # Two predictions if the scales are equal: the text-only one cancels and the first stands for it.
         prediction = combine(predictions[0], predictions[-2], predictions[-1], text_scale, au_scale)
         if weak_scale and components.weak_unet is not None:
-            weak = components.weak_unet(latents, timestep).sample
+            weak = _predict_weakly(components.weak_unet, latents, timestep)
             prediction = autoguide(prediction, predictions[0], weak, weak_scale)
         prediction = rescale(prediction, predictions[-1], config.guidance_rescale)
         eta = min(config.eta, MOST_ETA) if scheduler.alphas_cumprod[timestep] == 0 else config.eta
         latents = scheduler.step(prediction, timestep, latents, eta=eta, generator=noise_source).prev_sample
     return Samples(latents, skipped)
-
-
-def autoguidance_scale(config: SamplingConfig, has_weak_unet: bool) -> float:
-    """Returns how strongly a weak U-Net guides.
-
-    Raises:
-        InputError: it is to guide, and there is none.
-    """
-    scale = config.autoguidance_scale
-    if scale is None:
-        return AUTOGUIDANCE_SCALE if has_weak_unet else 0.0
-    if scale and not has_weak_unet:
-        raise InputError(f"sampling.autoguidance_scale={scale}, but the bundle has no weak_unet/")
-    return scale
 
 
 def predict_x0(scheduler: "DDIMScheduler", prediction: Tensor, timestep: Tensor, latents: Tensor) -> Tensor:
@@ -156,3 +142,11 @@ def _predict(
     latents = latents.repeat(len(contexts), 1, 1, 1)
     prediction = components.unet(latents, timestep, encoder_hidden_states=torch.cat(contexts)).sample
     return list(prediction.chunk(len(contexts)))
+
+
+def _predict_weakly(weak_unet: "UNet2DModel", latents: Tensor, timestep: Tensor) -> Tensor:
+    """Runs a U-Net that takes multiples of its coarsest cell alone on latents [B, C, H, W] of any size."""
+    cell = 2 ** (len(weak_unet.config.block_out_channels) - 1)
+    height, width = latents.shape[-2:]
+    padded = F.pad(latents, (0, -width % cell, 0, -height % cell), mode="replicate")
+    return weak_unet(padded, timestep).sample[..., :height, :width]

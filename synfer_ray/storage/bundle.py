@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from synfer_ray.config import ExpertConfig, RemoteModelConfig
+from synfer_ray.config import ExpertConfig, RemoteModelConfig, SamplingConfig
 from synfer_ray.errors import InputError, choose
 from synfer_ray.remote.model import open_remote
 from synfer_ray.storage.au_prior import AU_PRIOR
@@ -22,6 +23,8 @@ WHOLENESS = "wholeness"
 WEAK_UNET = "weak_unet"
 FERANNO = "feranno"
 """The voter that reads the diffusion model's own features; every other one is an expert classifier."""
+AUTOGUIDANCE_SCALE = 0.5
+"""How strongly a bundle's weak U-Net guides where the settings say nothing."""
 
 
 def find_bundle(name: str) -> Path:
@@ -99,6 +102,29 @@ def controlled_action_units(bundle: Path) -> tuple[str, ...]:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{config} names no supported action units: {error}") from error
+
+
+def autoguidance_scale(config: SamplingConfig, has_weak_unet: bool) -> float:
+    """Returns how strongly the weak U-Net guides: by default not where a negative prompt takes its place.
+
+    Raises:
+        InputError: it is to guide, and there is none, or a negative prompt; or the scale is no such number.
+    """
+    scale = config.autoguidance_scale
+    if scale is None:
+        return AUTOGUIDANCE_SCALE if has_weak_unet and not config.negative_prompt else 0.0
+    if not 0 <= scale < math.inf:
+        raise InputError(f"sampling.autoguidance_scale={scale}; 0 or more is needed")
+    if scale and not has_weak_unet:
+        raise InputError(
+            f"sampling.autoguidance_scale={scale}, but the bundle has no {WEAK_UNET}/; 0 does without"
+        )
+    if scale and config.negative_prompt:
+        raise InputError(
+            f"sampling.autoguidance_scale={scale} and sampling.negative_prompt={config.negative_prompt!r}: "
+            "both steer away from one thing; only one of them may"
+        )
+    return scale
 
 
 def model_fingerprints(

@@ -9,15 +9,9 @@ from torch import Tensor, nn
 from synfer_ray.diffusion.components import Components, decode_latents, encode_prompt, load_components
 from synfer_ray.diffusion.guidance import SemanticGuidance
 from synfer_ray.diffusion.noise import initial_noise, next_noise, row_generator
-from synfer_ray.diffusion.sampling import (
-    AUTOGUIDANCE_SCALE,
-    Samples,
-    SamplingConfig,
-    denoise,
-    pad_batch,
-    predict_x0,
-)
+from synfer_ray.diffusion.sampling import Samples, SamplingConfig, denoise, pad_batch, predict_x0
 from synfer_ray.errors import InputError
+from synfer_ray.storage.bundle import AUTOGUIDANCE_SCALE
 from tests.tiny import save_components, tiny_components, tiny_scheduler, tiny_weak_unet
 
 torch.set_num_threads(1)
@@ -220,6 +214,31 @@ def test_a_weak_unet_guides_by_default_and_only_where_there_is_one():
     by_default = sample(components).latents
     assert torch.equal(by_default, sample(components, autoguidance_scale=AUTOGUIDANCE_SCALE).latents)
     assert (by_default - plain).abs().max() > 0.1
+    assert torch.equal(sample(components, negative_prompt="blurred").latents, plain)
+    with pytest.raises(InputError, match="'blurred': both steer away"):
+        sample(components, negative_prompt="blurred", autoguidance_scale=0.2)
+
+
+@pytest.mark.parametrize("scale", [-0.1, float("nan"), float("inf")])
+def test_an_autoguidance_scale_is_a_number(scale):
+    with pytest.raises(InputError, match=f"autoguidance_scale={scale}; 0 or more"):
+        sample(tiny_components(), autoguidance_scale=scale)
+
+
+@pytest.mark.parametrize("size, dtype", [((8, 8), torch.bfloat16), ((5, 7), torch.float32)])
+def test_a_weak_unet_takes_every_size_and_number_type(size, dtype):
+    components = tiny_components(adapter=False)
+    components.weak_unet = tiny_weak_unet()
+    for model in (components.unet, components.text_encoder, components.weak_unet):
+        model.to(dtype)
+    samples = denoise(
+        components,
+        SamplingConfig(num_inference_steps=2, eta=0.0),
+        torch.randn(2, 4, *size),
+        prompt_embeds=encode_prompt(components, PROMPTS[:2]),
+        empty_embeds=encode_prompt(components, ["", ""]),
+    )
+    assert samples.latents.shape == (2, 4, *size) and samples.latents.isfinite().all()
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])

@@ -12,9 +12,9 @@ import pytest
 from synfer_ray.benchmarks.stand_in import stand_in
 from synfer_ray.calibration.wholeness import WholenessNet
 from synfer_ray.config import LayoutConfig, PoolConfig, SamplingConfig, VoteConfig
-from synfer_ray.diffusion.sampling import AUTOGUIDANCE_SCALE
 from synfer_ray.errors import InputError
 from synfer_ray.pipeline import MIN_WHOLENESS, au_readings, generate, make_plan, shards_of
+from synfer_ray.storage.bundle import AUTOGUIDANCE_SCALE
 from synfer_ray.storage.manifest import read_manifest
 from synfer_ray.storage.shards import read_commits
 from synfer_ray.storage.verify import verify
