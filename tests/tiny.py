@@ -157,12 +157,10 @@ def tiny_components(adapter: bool = True, prediction_type: str = "epsilon", seed
 
 
 def save_components(components: Components, folder: Path) -> Path:
-    """Writes a bundle: what StableDiffusionPipeline saves, `au_adapter/` and `weak_unet/`."""
+    """Writes a bundle: what StableDiffusionPipeline saves, and `au_adapter/`."""
     as_pipeline(components).save_pretrained(folder)
     if components.adapter:
         save_model(components.adapter, folder / "au_adapter")
-    if components.weak_unet:
-        components.weak_unet.save_pretrained(folder / "weak_unet")
     return folder
 
 
