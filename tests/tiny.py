@@ -9,7 +9,6 @@ from diffusers import (
     AutoencoderTiny,
     DDIMScheduler,
     UNet2DConditionModel,
-    UNet2DModel,
 )
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -36,21 +35,17 @@ def tiny_unet(seed: int = 0, **changes) -> UNet2DConditionModel:
     return _frozen(UNet2DConditionModel(**settings | changes))
 
 
-def tiny_weak_unet(latent_channels: int = 4) -> UNet2DModel:
-    """Two resolutions without attention."""
-    torch.manual_seed(9)
-    return _frozen(
-        UNet2DModel(
-            sample_size=8,
-            in_channels=latent_channels,
-            out_channels=latent_channels,
-            block_out_channels=(8, 8),
-            down_block_types=("DownBlock2D",) * 2,
-            up_block_types=("UpBlock2D",) * 2,
-            add_attention=False,
-            layers_per_block=1,
-            norm_num_groups=4,
-        )
+def tiny_weak_unet(latent_channels: int = 4, width: int = 16) -> UNet2DConditionModel:
+    """Two resolutions."""
+    return tiny_unet(
+        seed=9,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        block_out_channels=(8, 8),
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        layers_per_block=1,
+        cross_attention_dim=width,
     )
 
 

@@ -15,17 +15,17 @@ class SamplingConfig:
 
     `eta` is the share of new noise in a step: 0 is DDIM; 1 corrects more of what earlier steps got wrong, and
     does not go with `ddim_inversion`. With `au_guidance_scale: null` the action units weigh as much as the
-    text, for a third less compute. `autoguidance_scale` says how far to go away from what the bundle's weak
-    version of itself predicts; by default 0.5 where there is one in `weak_unet/` and no `negative_prompt`,
-    with which it does not go. `guidance_rescale` takes back that share of the contrast that strong scales
-    add.
+    text, for a third less compute. `autoguidance_scale` says how far to go away from what a worse version of
+    the model predicts, from the share `autoguidance_start` of the steps on; by default 0.3 where a bundle has
+    one in `weak_unet/`. `guidance_rescale` takes back that share of the contrast that strong scales add.
     """
 
     num_inference_steps: int = 20
     eta: float = 1.0
-    guidance_scale: float = 1.5
+    guidance_scale: float = 1.4
     au_guidance_scale: float | None = 0.75
     autoguidance_scale: float | None = None
+    autoguidance_start: float = 0.7
     guidance_rescale: float = 0.0
     negative_prompt: str = ""
 
@@ -54,7 +54,7 @@ class GuidanceConfig:
     """
 
     guide: str | None = "guide"
-    step_size: float = 0.15
+    step_size: float = 0.08
     norm: str = "token"
     start: float = 0.5
     words_only: bool = True

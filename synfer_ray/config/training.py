@@ -36,7 +36,7 @@ class ArchitectureConfig:
     latent_channels: int = 8
     vae_channels: list[int] = field(default_factory=lambda: [16, 32, 64, 96])
     unet_channels: list[int] = field(default_factory=lambda: [64, 96, 128, 128])
-    weak_channels: list[int] = field(default_factory=lambda: [24, 32, 48])
+    weak_channels: list[int] = field(default_factory=lambda: [24, 40])
     attention_heads: int = 8
     text_width: int = 192
     text_layers: int = 2

@@ -17,7 +17,7 @@ from synfer_ray.storage.hub import MODEL_FILES, model_folder
 from synfer_ray.storage.weights import load_model
 
 if TYPE_CHECKING:
-    from diffusers.models import AutoencoderKL, UNet2DConditionModel, UNet2DModel
+    from diffusers.models import AutoencoderKL, UNet2DConditionModel
     from diffusers.schedulers import DDIMScheduler
     from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -28,7 +28,7 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 class Components:
     """A text-to-image model, frozen and in evaluation mode; its adapter, if any, is attached to `unet`.
 
-    `weak_unet`, if any, is a worse denoiser of the same latents that reads no condition.
+    `weak_unet`, if any, is a worse denoiser of the same latents under the same conditions.
     """
 
     unet: "UNet2DConditionModel"
@@ -38,7 +38,7 @@ class Components:
     scheduler: "DDIMScheduler"
     adapter: AUAdapter | None
     folder: str
-    weak_unet: "UNet2DModel | None" = None
+    weak_unet: "UNet2DConditionModel | None" = None
 
     @property
     def device(self) -> torch.device:
@@ -90,7 +90,7 @@ def load_components(
         InputError: the model is of another family, a folder or file is missing or damaged, weights do not fit
             or are not finite, or the parts do not belong together.
     """
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNet2DModel
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
     folder = model_folder(str(folder_or_id))
@@ -114,7 +114,7 @@ def load_components(
         folder=str(folder),
     )
     if (weak := folder / WEAK_UNET).is_dir():
-        components.weak_unet = load_part(UNet2DModel, weak, dtype).to(device)
+        components.weak_unet = load_part(UNet2DConditionModel, weak, dtype).to(device)
     _check_fit(components)
     if components.adapter:
         components.adapter.to(device, dtype).requires_grad_(False)
@@ -209,6 +209,7 @@ def _check_fit(components: Components) -> None:
         ("width of the text embedding", text_encoder.hidden_size, unet.cross_attention_dim),
         ("channels that weak_unet reads", weak.in_channels, unet.in_channels),
         ("channels that weak_unet predicts", weak.out_channels, unet.out_channels),
+        ("width of what weak_unet attends to", weak.cross_attention_dim, unet.cross_attention_dim),
         ("tokens of the tokenizer", len(components.tokenizer), text_encoder.vocab_size),
     ):
         if found != needed:

@@ -27,13 +27,13 @@ def combine(
     return eps_uncond + text + action_units
 
 
-def autoguide(prediction: Tensor, eps_uncond: Tensor, eps_weak: Tensor, autoguidance_scale: float) -> Tensor:
+def autoguide(prediction: Tensor, eps_strong: Tensor, eps_weak: Tensor, autoguidance_scale: float) -> Tensor:
     """Moves a prediction away from the errors that a weak version of the model makes (Karras et al. 2024).
 
-    `prediction + g (e_u - e_weak)`, all [B, C, H, W]. Both read no condition, so that what they differ in is
-    how well they know what a face looks like.
+    `prediction + g (e - e_weak)`, all [B, C, H, W]. Both read the same conditions, so that what they differ
+    in is how well they know the faces that were asked for.
     """
-    return prediction + autoguidance_scale * (eps_uncond - eps_weak)
+    return prediction + autoguidance_scale * (eps_strong - eps_weak)
 
 
 def rescale(guided: Tensor, conditional: Tensor, guidance_rescale: float) -> Tensor:

@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from synfer_ray.config import SamplingConfig
@@ -16,7 +15,6 @@ from synfer_ray.errors import InputError
 from synfer_ray.storage.bundle import autoguidance_scale
 
 if TYPE_CHECKING:
-    from diffusers.models import UNet2DModel
     from diffusers.schedulers import DDIMScheduler
 
 Row = TypeVar("Row")
@@ -82,6 +80,7 @@ def denoise(
     scheduler = components.scheduler
     scheduler.set_timesteps(config.num_inference_steps)
     timesteps = scheduler.timesteps[start_step:]
+    first_autoguided = round(config.autoguidance_start * len(timesteps))
     guided_steps = guidance.steps(len(timesteps)) if guidance else range(0)
     text_scale, au_scale = config.guidance_scale, config.au_guidance_scale
     if au_scale is None or au_tokens is None:
@@ -108,14 +107,14 @@ def denoise(
             prompt_embeds, row_skipped = guidance.update(prompt_embeds, gradient, token_mask)
             skipped += row_skipped
         else:
-            contexts.append(components.context(prompt_embeds, au_tokens))
-            predictions = _predict(components, latents, timestep, contexts)
+            context = components.context(prompt_embeds, au_tokens)
+            predictions = _predict(components, latents, timestep, [*contexts, context])
 
         # Two predictions if the scales are equal: the text-only one cancels and the first stands for it.
         prediction = combine(predictions[0], predictions[-2], predictions[-1], text_scale, au_scale)
-        if weak_scale and components.weak_unet is not None:
-            weak = _predict_weakly(components.weak_unet, latents, timestep)
-            prediction = autoguide(prediction, predictions[0], weak, weak_scale)
+        if weak_scale and components.weak_unet is not None and step >= first_autoguided:
+            weak = components.weak_unet(latents, timestep, encoder_hidden_states=context).sample
+            prediction = autoguide(prediction, predictions[-1], weak, weak_scale)
         prediction = rescale(prediction, predictions[-1], config.guidance_rescale)
         eta = min(config.eta, MOST_ETA) if scheduler.alphas_cumprod[timestep] == 0 else config.eta
         latents = scheduler.step(prediction, timestep, latents, eta=eta, generator=noise_source).prev_sample
@@ -142,11 +141,3 @@ def _predict(
     latents = latents.repeat(len(contexts), 1, 1, 1)
     prediction = components.unet(latents, timestep, encoder_hidden_states=torch.cat(contexts)).sample
     return list(prediction.chunk(len(contexts)))
-
-
-def _predict_weakly(weak_unet: "UNet2DModel", latents: Tensor, timestep: Tensor) -> Tensor:
-    """Runs a U-Net that takes multiples of its coarsest cell alone on latents [B, C, H, W] of any size."""
-    cell = 2 ** (len(weak_unet.config.block_out_channels) - 1)
-    height, width = latents.shape[-2:]
-    padded = F.pad(latents, (0, -width % cell, 0, -height % cell), mode="replicate")
-    return weak_unet(padded, timestep).sample[..., :height, :width]

@@ -23,7 +23,7 @@ WHOLENESS = "wholeness"
 WEAK_UNET = "weak_unet"
 FERANNO = "feranno"
 """The voter that reads the diffusion model's own features; every other one is an expert classifier."""
-AUTOGUIDANCE_SCALE = 0.5
+AUTOGUIDANCE_SCALE = 0.3
 """How strongly a bundle's weak U-Net guides where the settings say nothing."""
 
 
@@ -105,24 +105,21 @@ def controlled_action_units(bundle: Path) -> tuple[str, ...]:
 
 
 def autoguidance_scale(config: SamplingConfig, has_weak_unet: bool) -> float:
-    """Returns how strongly the weak U-Net guides: by default not where a negative prompt takes its place.
+    """Returns how strongly the weak U-Net guides: by default as `AUTOGUIDANCE_SCALE` says if there is one.
 
     Raises:
-        InputError: it is to guide, and there is none, or a negative prompt; or the scale is no such number.
+        InputError: it is to guide, and there is none; or its settings are no such numbers.
     """
+    if not 0 <= config.autoguidance_start <= 1:
+        raise InputError(f"sampling.autoguidance_start={config.autoguidance_start} is not in [0, 1]")
     scale = config.autoguidance_scale
     if scale is None:
-        return AUTOGUIDANCE_SCALE if has_weak_unet and not config.negative_prompt else 0.0
+        return AUTOGUIDANCE_SCALE if has_weak_unet else 0.0
     if not 0 <= scale < math.inf:
         raise InputError(f"sampling.autoguidance_scale={scale}; 0 or more is needed")
     if scale and not has_weak_unet:
         raise InputError(
             f"sampling.autoguidance_scale={scale}, but the bundle has no {WEAK_UNET}/; 0 does without"
-        )
-    if scale and config.negative_prompt:
-        raise InputError(
-            f"sampling.autoguidance_scale={scale} and sampling.negative_prompt={config.negative_prompt!r}: "
-            "both steer away from one thing; only one of them may"
         )
     return scale
 

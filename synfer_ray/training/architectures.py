@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from synfer_ray.config import ArchitectureConfig
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNet2DModel
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel
 
 
@@ -44,20 +44,21 @@ def new_unet(config: ArchitectureConfig) -> "UNet2DConditionModel":
     )
 
 
-def new_weak_unet(config: ArchitectureConfig, latent_channels: int, latent_size: int) -> "UNet2DModel":
-    """An untrained small U-Net without attention, for latents of this many channels and this size."""
-    from diffusers import UNet2DModel
+def new_weak_unet(config: ArchitectureConfig, unet: "UNet2DConditionModel") -> "UNet2DConditionModel":
+    """An untrained small U-Net that reads and predicts what `unet` does."""
+    from diffusers import UNet2DConditionModel
 
     levels = len(config.weak_channels)
-    return UNet2DModel(
-        sample_size=latent_size,
-        in_channels=latent_channels,
-        out_channels=latent_channels,
+    return UNet2DConditionModel(
+        sample_size=unet.config.sample_size,
+        in_channels=unet.config.in_channels,
+        out_channels=unet.config.out_channels,
         block_out_channels=tuple(config.weak_channels),
-        down_block_types=("DownBlock2D",) * levels,
-        up_block_types=("UpBlock2D",) * levels,
-        add_attention=False,
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
         layers_per_block=1,
+        cross_attention_dim=unet.config.cross_attention_dim,
+        attention_head_dim=4,
         norm_num_groups=8,
     )
 

@@ -110,15 +110,16 @@ def build_preview(bundle: str) -> Objective:
 
 
 def build_weak_unet(bundle: str, architecture: ArchitectureConfig) -> Objective:
-    """An untrained weak U-Net for the bundle's latents."""
+    """An untrained weak U-Net that reads what the bundle's U-Net reads."""
     from synfer_ray.diffusion.components import load_components
     from synfer_ray.training.architectures import new_weak_unet
     from synfer_ray.training.weak_unet import WeakUNetObjective
 
     parts = load_components(bundle)
-    unet = parts.unet.config
-    weak_unet = new_weak_unet(architecture, unet.in_channels, unet.sample_size)
-    return WeakUNetObjective(weak_unet, parts.scheduler)
+    weak_unet = new_weak_unet(architecture, parts.unet)
+    return WeakUNetObjective(
+        weak_unet, parts.text_encoder, parts.adapter, parts.scheduler, empty_ids(parts.tokenizer)
+    )
 
 
 def build_feranno(bundle: str, class_share: np.ndarray, image_size: int, head: FERAnnoConfig) -> Objective:

@@ -102,9 +102,14 @@ def train_preview(config: TrainingConfig) -> None:
 
 
 def train_weak_unet(config: TrainingConfig) -> None:
-    """Trains `weak_unet/`, which the sampler steers away from."""
+    """Trains `weak_unet/`, which the sampler steers away from.
+
+    Raises:
+        InputError: `rare_repeats` is no positive number, or `clear_share` no share.
+    """
+    rows = _repeated(config, ["latents", "input_ids", "uncued_ids", "action_units"])
     build = partial(build_weak_unet, config.bundle, config.architecture)
-    _train(config, WEAK_UNET, build, _latents(config, ["latents"]), config.weak_unet, [WEAK_UNET])
+    _train(config, WEAK_UNET, build, rows, config.weak_unet, [WEAK_UNET])
 
 
 def train_feranno(config: TrainingConfig) -> None:

@@ -214,6 +214,9 @@ def test_a_weak_unet_comes_with_the_model_if_it_fits(damaged):
     tiny_weak_unet(latent_channels=3).save_pretrained(damaged / "weak_unet")
     with pytest.raises(InputError, match="channels that weak_unet reads: 3 instead of 4"):
         load_components(damaged)
+    tiny_weak_unet(width=8).save_pretrained(damaged / "weak_unet")
+    with pytest.raises(InputError, match="width of what weak_unet attends to: 8 instead of 16"):
+        load_components(damaged)
 
 
 def test_an_unknown_prediction_type_and_an_unknown_folder_are_refused(damaged):

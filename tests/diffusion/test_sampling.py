@@ -189,7 +189,9 @@ def test_action_units_and_their_own_scale_change_the_image():
 def test_a_step_goes_away_from_the_weak_prediction(prediction_type):
     components = tiny_components(adapter=False, prediction_type=prediction_type)
     components.weak_unet = tiny_weak_unet()
-    stepped = sample(components, num_inference_steps=1, autoguidance_scale=0.8).latents
+    stepped = sample(
+        components, num_inference_steps=1, autoguidance_scale=0.8, autoguidance_start=0.0
+    ).latents
     scheduler = components.scheduler
     (timestep,) = scheduler.timesteps
     start = next_noise([row_generator(seed) for seed in (1, 2, 3)], (4, 8, 8))
@@ -198,8 +200,8 @@ def test_a_step_goes_away_from_the_weak_prediction(prediction_type):
         return components.unet(start, timestep, encode_prompt(components, prompts)).sample
 
     nothing, text = predict([""] * 3), predict(PROMPTS)
-    weak = components.weak_unet(start, timestep).sample
-    moved = nothing + 3.0 * (text - nothing) + 0.8 * (nothing - weak)
+    weak = components.weak_unet(start, timestep, encode_prompt(components, PROMPTS)).sample
+    moved = nothing + 3.0 * (text - nothing) + 0.8 * (text - weak)
     expected = scheduler.step(moved, timestep, start).prev_sample
     torch.testing.assert_close(stepped, expected, rtol=1e-4, atol=1e-4)
 
@@ -213,16 +215,28 @@ def test_a_weak_unet_guides_by_default_and_only_where_there_is_one():
     assert torch.equal(sample(components, autoguidance_scale=0.0).latents, plain)
     by_default = sample(components).latents
     assert torch.equal(by_default, sample(components, autoguidance_scale=AUTOGUIDANCE_SCALE).latents)
-    assert (by_default - plain).abs().max() > 0.1
-    assert torch.equal(sample(components, negative_prompt="blurred").latents, plain)
-    with pytest.raises(InputError, match="'blurred': both steer away"):
-        sample(components, negative_prompt="blurred", autoguidance_scale=0.2)
+    assert not torch.equal(by_default, plain)
+
+
+def test_the_weak_unet_guides_from_a_share_of_the_steps_on():
+    components = tiny_components()
+    components.weak_unet = tiny_weak_unet()
+    timesteps: list[int] = []
+    components.weak_unet.register_forward_pre_hook(lambda _unet, args: timesteps.append(int(args[1])))
+    late = sample(components, num_inference_steps=6, autoguidance_start=0.7).latents
+    assert timesteps == [167, 1]
+    never = sample(components, num_inference_steps=6, autoguidance_start=1.0).latents
+    assert timesteps == [167, 1]
+    assert torch.equal(never, sample(components, num_inference_steps=6, autoguidance_scale=0.0).latents)
+    assert not torch.equal(never, late)
 
 
 @pytest.mark.parametrize("scale", [-0.1, float("nan"), float("inf")])
-def test_an_autoguidance_scale_is_a_number(scale):
+def test_autoguidance_settings_are_checked(scale):
     with pytest.raises(InputError, match=f"autoguidance_scale={scale}; 0 or more"):
         sample(tiny_components(), autoguidance_scale=scale)
+    with pytest.raises(InputError, match=rf"autoguidance_start={scale} is not in \[0, 1\]"):
+        sample(tiny_components(), autoguidance_start=scale)
 
 
 @pytest.mark.parametrize("size, dtype", [((8, 8), torch.bfloat16), ((5, 7), torch.float32)])

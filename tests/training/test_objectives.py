@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNet2DModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
 from synfer_ray.calibration.networks import FERClassifier
 from synfer_ray.config import ArchitectureConfig, FERAnnoConfig, FitConfig
@@ -72,6 +72,12 @@ def adapter_objective(parts) -> AUAdapterObjective:
 def joint_objective(parts) -> JointObjective:
     empty = torch.zeros(12, dtype=torch.int64)
     return JointObjective(parts.unet, parts.text_encoder, parts.scheduler, empty, parts.adapter)
+
+
+def weak_objective(parts) -> WeakUNetObjective:
+    empty = torch.zeros(12, dtype=torch.int64)
+    weak_unet = new_weak_unet(ArchitectureConfig(weak_channels=[8, 8]), parts.unet)
+    return WeakUNetObjective(weak_unet, parts.text_encoder, parts.adapter, parts.scheduler, empty)
 
 
 class Echo(torch.nn.Module):
@@ -152,7 +158,7 @@ def test_joint_training_leaves_the_adapter_out_of_a_quarter_of_its_batches():
     assert scales[200:] == [1.0] * 200
 
 
-@pytest.mark.parametrize("build", [diffusion_objective, adapter_objective, joint_objective])
+@pytest.mark.parametrize("build", [diffusion_objective, adapter_objective, joint_objective, weak_objective])
 def test_half_of_the_captions_keep_silent_on_action_units_in_training_alone(build):
     parts, batch = tiny_components(), {name: torch.from_numpy(value[:1]) for name, value in rows().items()}
     batch = {name: value.repeat(400, *[1] * (value.dim() - 1)) for name, value in batch.items()}
@@ -211,9 +217,11 @@ def test_the_preview_comes_closer_to_the_autoencoders_images(tmp_path):
     assert torch.equal(before, snapshot(parts.vae))
 
 
-def test_the_weak_unet_learns_to_denoise_and_is_exported_for_diffusers(tmp_path):
-    architecture = ArchitectureConfig(weak_channels=[8, 8])
-    objective = WeakUNetObjective(new_weak_unet(architecture, 4, 8), tiny_components().scheduler)
+def test_the_weak_unet_alone_learns_to_denoise_and_is_exported_for_diffusers(tmp_path):
+    parts = tiny_components()
+    before = snapshot(parts.text_encoder), snapshot(parts.adapter)
+    objective = weak_objective(parts)
+    assert {name.split(".")[0] for name in objective.trained()} == {"weak_unet"}
     losses: list[float] = []
     config = FitConfig(
         steps=60,
@@ -224,12 +232,13 @@ def test_the_weak_unet_learns_to_denoise_and_is_exported_for_diffusers(tmp_path)
         validation_rows=0,
         warmup_steps=1,
     )
-    fit(
-        objective, {"latents": rows()["latents"]}, config, tmp_path, lambda new, _: losses.append(new["loss"])
-    )
+    arrays = {name: rows()[name] for name in ("latents", "input_ids", "uncued_ids", "action_units")}
+    fit(objective, arrays, config, tmp_path, lambda new, _: losses.append(new["loss"]))
     assert losses[-1] < 0.8 * losses[0]
+    assert torch.equal(snapshot(parts.text_encoder), before[0])
+    assert torch.equal(snapshot(parts.adapter), before[1])
     objective.export(tmp_path / "weak_unet")
-    exported = UNet2DModel.from_pretrained(tmp_path / "weak_unet")
+    exported = UNet2DConditionModel.from_pretrained(tmp_path / "weak_unet")
     torch.testing.assert_close(snapshot(exported), snapshot(objective.weak_unet), rtol=1e-2, atol=1e-3)
 
 
