@@ -10,9 +10,9 @@ What is committed is not judged again.
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from synfer_ray.calibration.vote import ON_MISMATCH, check_roles
+from synfer_ray.calibration.vote import check_roles, check_vote
 from synfer_ray.config import CalibrateConfig, PoolConfig
-from synfer_ray.errors import InputError, choose
+from synfer_ray.errors import InputError
 from synfer_ray.reporting.finish import finish, finished_manifest
 from synfer_ray.runtime import LIGHT_CPUS, fit_pools, ray_session, run_shards
 from synfer_ray.stages.attempts import clear_attempts
@@ -46,7 +46,7 @@ def calibrate(config: CalibrateConfig, repair: bool = False) -> None:
     if not config.voters:
         raise InputError("voters is empty; labels are calibrated by at least one")
     check_roles(None, config.voters, None)
-    choose(config.vote.on_mismatch, ON_MISMATCH, "vote.on_mismatch")
+    check_vote(config.vote)
     columns = Columns(config.image_column, config.label_column, name=config.name_column)
     source = open_source(config.input, columns)
     if config.server:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from synfer_ray.calibration.vote import ON_MISMATCH, check_roles
+from synfer_ray.calibration.vote import check_roles, check_vote
 from synfer_ray.config import AU_PRIORS, DTYPES, IMAGE_FORMATS, GenerateConfig
 from synfer_ray.errors import PARTIAL, InputError, RunFailed, choose
 from synfer_ray.language.models import api_key, check_language_model, model_fingerprint
@@ -213,7 +213,7 @@ def check(config: GenerateConfig, bundle: Path) -> None:
         choose(config.au_prior, AU_PRIORS, "au_prior")
     choose(config.dtype, DTYPES, "dtype")
     choose(config.image_format, IMAGE_FORMATS, "image_format")
-    choose(config.vote.on_mismatch, ON_MISMATCH, "vote.on_mismatch")
+    check_vote(config.vote)
     if guide := config.guidance.guide:
         check_roles(guide, config.voters, None)
         guide_model = expert_fingerprint(guide, bundle, config.experts)

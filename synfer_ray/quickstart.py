@@ -3,14 +3,14 @@
 from synfer_ray.config import GenerateConfig, QuickstartConfig
 from synfer_ray.pipeline import generate
 
-SHARES = {"neutral": 1, "happy": 1, "surprise": 1, "anger": 2, "disgust": 4, "sad": 4, "fear": 9}
+SHARES = {"neutral": 1, "happy": 1, "surprise": 1, "anger": 2, "disgust": 3, "fear": 10, "sad": 12}
 """The fewer faces of an expression pass, the more are planned."""
-ROUNDS = 8
+ROUNDS = 10
 DEAL = [name for turn in range(max(SHARES.values())) for name in SHARES if turn < SHARES[name]]
 
 
 def quickstart(config: QuickstartConfig) -> None:
-    """Plans 176 images and writes those that pass into `config.output`; again, it finds nothing to do.
+    """Plans 300 images and writes those that pass into `config.output`; again, it finds nothing to do.
 
     Raises:
         InputError: `config.output` belongs to another plan.

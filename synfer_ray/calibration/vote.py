@@ -4,13 +4,16 @@ The paper replaces a mismatched label in 4.1 and filters the sample in 4.4. Here
 every row records what became of it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from synfer_ray.config import VoteConfig
 from synfer_ray.errors import InputError, choose
+from synfer_ray.taxonomy.expressions import EXPRESSIONS, parse_expression
 
 ON_MISMATCH = ("relabel", "filter", "keep_soft")
 
@@ -38,6 +41,7 @@ def vote(
     probabilities: NDArray[np.floating],
     assigned: NDArray[np.integer],
     weights: Sequence[float] | None = None,
+    class_weights: Sequence[float] | None = None,
     on_mismatch: str = "relabel",
     relabel_threshold: float = 0.6,
     min_confidence: float = 0.0,
@@ -53,6 +57,8 @@ def vote(
         probabilities: calibrated class probabilities of each voter, [V, B, C].
         assigned: index of the expression each image was generated for, [B].
         weights: one non-negative weight a voter; equal if None.
+        class_weights: one positive factor a class on what every voter says, which then sums to one again:
+            voters hold what was rare where they learnt for rare everywhere. Equal if None.
         min_confidence: rows whose leading probability is lower are rejected, agreeing or not.
 
     Raises:
@@ -66,7 +72,7 @@ def vote(
         )
 
     finite = np.isfinite(probabilities).all(axis=(0, 2))
-    opinions = np.where(finite[:, None], probabilities, 0.0)
+    opinions = _reweight(np.where(finite[:, None], probabilities, 0.0), class_weights)
     probs = _average(opinions, weights)
     label = _leader(probs)
     agreement = (_leader(opinions) == label).mean(axis=0)
@@ -83,6 +89,29 @@ def vote(
     reason = np.select(list(refusals.values()), list(refusals), default="")
     decision = np.where(reason != "", "reject", np.where(agree, "agree", on_mismatch))
     return VoteResult(decision, label, probs.astype(np.float32), agreement.astype(np.float32), reason)
+
+
+def check_vote(config: VoteConfig) -> None:
+    """Refuses settings of the vote that make no sense.
+
+    Raises:
+        InputError: naming the setting.
+    """
+    choose(config.on_mismatch, ON_MISMATCH, "vote.on_mismatch")
+    class_weights(config)
+
+
+def class_weights(config: VoteConfig) -> list[float] | None:
+    """Returns the weight of each expression, [7]; None if nothing is said of any.
+
+    Raises:
+        InputError: an unknown expression, or a weight that is no positive number.
+    """
+    weights = {parse_expression(name): weight for name, weight in config.class_weights.items()}
+    for name, weight in weights.items():
+        if not 0 < weight < math.inf:
+            raise InputError(f"vote.class_weights.{name}={weight}; a positive number is needed")
+    return [weights.get(name, 1.0) for name in EXPRESSIONS] if weights else None
 
 
 def check_roles(guide: str | None, voters: Sequence[str], judge: str | None) -> None:
@@ -115,6 +144,19 @@ def _average(probabilities: NDArray[np.floating], weights: Sequence[float] | Non
         )
     weighted = probabilities * (shares / shares.sum())[:, None, None]
     return np.sort(weighted, axis=0).sum(axis=0)  # sorted: the sum's rounding does not depend on voter order
+
+
+def _reweight(opinions: NDArray[np.floating], class_weights: Sequence[float] | None) -> NDArray[np.floating]:
+    if class_weights is None:
+        return opinions
+    factors = np.asarray(class_weights, dtype=np.float64)
+    if factors.shape != opinions.shape[2:] or not ((factors > 0) & np.isfinite(factors)).all():
+        raise InputError(
+            f"class weights {class_weights} do not fit {opinions.shape[2]} classes: one positive number each"
+        )
+    weighted = opinions * factors
+    total = weighted.sum(axis=2, keepdims=True)
+    return np.divide(weighted, total, out=np.zeros_like(weighted), where=total > 0)
 
 
 def _leader(probabilities: NDArray[np.floating]) -> NDArray[np.int64]:

@@ -69,9 +69,13 @@ class FacesConfig:
 
 @dataclass
 class VoteConfig:
-    """How the voters' average settles a label: `on_mismatch` relabel, filter, keep_soft; weights by name."""
+    """How the voters' average settles a label: `on_mismatch` relabel, filter, keep_soft; weights by name.
+
+    `class_weights` are factors on expressions, by name: who learnt where fear was rare seldom finds it.
+    """
 
     on_mismatch: str = "relabel"
     relabel_threshold: float = 0.6
     min_confidence: float = 0.0
     weights: dict[str, float] = field(default_factory=dict)
+    class_weights: dict[str, float] = field(default_factory=dict)

@@ -14,9 +14,9 @@ from pydantic import RootModel, model_validator
 from ray import serve
 from ray.serve import Application
 
-from synfer_ray.calibration.vote import ON_MISMATCH, check_roles
+from synfer_ray.calibration.vote import check_roles, check_vote
 from synfer_ray.config import ServeConfig
-from synfer_ray.errors import InputError, choose
+from synfer_ray.errors import InputError
 from synfer_ray.serving.grpc_methods import GrpcMethods
 from synfer_ray.serving.proxy import REPRODUCIBLE
 from synfer_ray.serving.rest import rest_app
@@ -69,7 +69,7 @@ def calibrator_app(config: ServeConfig) -> Application:
     if not config.voters:
         raise InputError("voters is empty; labels are calibrated by at least one")
     check_roles(None, config.voters, None)
-    choose(config.vote.on_mismatch, ON_MISMATCH, "vote.on_mismatch")
+    check_vote(config.vote)
     for name in ("batch_size", "num_threads"):
         if getattr(config, name) < 1:
             raise InputError(f"{name} is {getattr(config, name)}; it is at least 1")

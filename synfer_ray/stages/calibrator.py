@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from synfer_ray.calibration.vote import VoteResult, vote
+from synfer_ray.calibration.vote import VoteResult, class_weights, vote
 from synfer_ray.config import VoteConfig
 from synfer_ray.stages.sample_rows import Row, accepted, rejection, sample_rows
 from synfer_ray.storage.schema import VOTER
@@ -37,6 +37,7 @@ class Calibrator:
             probabilities,
             np.array([claim(row, probabilities[:, place]) for place, row in enumerate(rows)]),
             weights=[self.config.weights.get(name, 1.0) for name in self.voters],
+            class_weights=class_weights(self.config),
             on_mismatch=self.config.on_mismatch,
             relabel_threshold=self.config.relabel_threshold,
             min_confidence=self.config.min_confidence,

@@ -53,6 +53,25 @@ def test_low_confidence_rejects_agreeing_rows_too() -> None:
     assert (result.decision[0], result.reason[0]) == ("reject", "low_confidence")
 
 
+def test_class_weights_by_hand() -> None:
+    opinions = np.array([[0.1, 0.8, 0.1], [0.25, 0.5, 0.25]])[:, None]
+    result = vote(opinions, np.array([0]), class_weights=[4.0, 1.0, 1.0])
+    expected = (np.array([0.4, 0.8, 0.1]) / 1.3 + np.array([1.0, 0.5, 0.25]) / 1.75) / 2
+    np.testing.assert_allclose(result.probs[0], expected, rtol=1e-6)
+    assert (result.label[0], result.agreement[0], result.decision[0]) == (1, 0.5, "reject")
+    assert vote(opinions, np.array([0]), class_weights=[8.0, 1.0, 1.0]).decision[0] == "agree"
+    even = vote(opinions, np.array([0]), class_weights=[2.0, 2.0, 2.0])
+    np.testing.assert_allclose(even.probs, vote(opinions, np.array([0])).probs, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "class_weights", [[1.0, 1.0], [1.0, 0.0, 1.0], [1.0, np.inf, 1.0], [1.0, np.nan, 1.0]]
+)
+def test_class_weights_are_one_positive_number_each(class_weights) -> None:
+    with pytest.raises(InputError, match="do not fit 3 classes"):
+        vote(np.array(AGREE)[:, None], np.array([0]), class_weights=class_weights)
+
+
 def test_probs_and_agreement_by_hand() -> None:
     result = vote(np.array(AGREE)[:, None], np.array([0]))
     np.testing.assert_allclose(result.probs[0], [0.5, 0.4, 0.1], rtol=1e-6)

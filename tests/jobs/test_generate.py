@@ -138,6 +138,8 @@ assert not {{"ray", "torch"}} & set(sys.modules)
         ({"au_prior": "textbook"}, 'au_prior: null -> "textbook"'),
         ({"image_format": "gif"}, "gif.*png"),
         ({"vote": VoteConfig(on_mismatch="relable")}, "relable.*relabel"),
+        ({"vote": VoteConfig(class_weights={"fera": 2.0})}, "fera.*fear"),
+        ({"vote": VoteConfig(class_weights={"fear": 0.0})}, "class_weights.fear=0.0; a positive"),
         ({"expressions": ["hapy"]}, "hapy.*happy"),
     ],
 )

@@ -57,6 +57,16 @@ def test_weights_go_by_the_name_of_the_voter():
     assert settle(votes, weights={"one": 5.0})["label"] == INDEX["sad"]
 
 
+def test_class_weights_go_by_the_name_of_the_expression():
+    startled = np.array(opinion("surprise", 0.5)) * 0.6 + np.array(opinion("fear", 0.5)) * 0.4
+    votes = row("fear", *[startled.tolist()] * 3)
+    assert settle(votes)["reason"] == "low_confidence"
+    weighted = settle(votes, class_weights={"afraid": 2.0})
+    assert (weighted["label"], weighted["decision"], weighted["agreement"]) == (INDEX["fear"], "agree", 1.0)
+    assert sum(weighted["label_probs"]) == pytest.approx(1, abs=1e-5)
+    assert weighted["voter_one"] == pytest.approx(votes["voter_one"])
+
+
 def test_either_part_of_a_compound_expression_agrees():
     votes = [opinion("anger")] * 3
     out = settle(row("sad", *votes, compound="sadly angry"))
