@@ -110,12 +110,18 @@ def build_preview(bundle: str) -> Objective:
 
 
 def build_weak_unet(bundle: str, architecture: ArchitectureConfig) -> Objective:
-    """An untrained weak U-Net that reads what the bundle's U-Net reads."""
+    """An untrained weak U-Net that reads what the bundle's U-Net reads.
+
+    Raises:
+        InputError: the bundle has no AU adapter.
+    """
     from synfer_ray.diffusion.components import load_components
     from synfer_ray.training.architectures import new_weak_unet
     from synfer_ray.training.weak_unet import WeakUNetObjective
 
     parts = load_components(bundle)
+    if parts.adapter is None:
+        raise InputError(f"{bundle} has no au_adapter/, whose tokens the weak U-Net reads: train it first")
     weak_unet = new_weak_unet(architecture, parts.unet)
     return WeakUNetObjective(
         weak_unet, parts.text_encoder, parts.adapter, parts.scheduler, empty_ids(parts.tokenizer)

@@ -74,12 +74,12 @@ def denoising_loss(
     unet: nn.Module,
     scheduler: "DDIMScheduler",
     latents: Tensor,
-    tokens: Tensor | None,
+    tokens: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
     """Mean squared error of the prediction, low-noise steps clipped in weight (min-SNR, Hang et al. 2023).
 
-    `tokens` [B,T,D] are what the U-Net attends to; None for one that reads no condition.
+    `tokens` [B,T,D] are what the U-Net attends to.
     """
     rows, device = len(latents), latents.device
     noise = torch.randn(latents.shape, generator=generator, device=device)

@@ -6,12 +6,14 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from synfer_ray.calibration.networks import FERClassifier
 from synfer_ray.config import ArchitectureConfig, FERAnnoConfig, FitConfig
 from synfer_ray.diffusion.au_adapter import AUAdapter
+from synfer_ray.errors import InputError
 from synfer_ray.storage.weights import load_model
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from synfer_ray.training.architectures import new_autoencoder, new_scheduler, new_weak_unet
 from synfer_ray.training.au_adapter import AUAdapterObjective
 from synfer_ray.training.augment import from_uint8
 from synfer_ray.training.autoencoder import AutoencoderObjective
+from synfer_ray.training.builds import build_weak_unet
 from synfer_ray.training.decoder import DecoderObjective, hinge_loss
 from synfer_ray.training.diffusion import DiffusionObjective, denoising_loss
 from synfer_ray.training.experts import ActionUnitObjective, ExpressionObjective
@@ -20,7 +22,7 @@ from synfer_ray.training.joint import JointObjective
 from synfer_ray.training.loop import fit
 from synfer_ray.training.preview import PreviewObjective
 from synfer_ray.training.weak_unet import WeakUNetObjective
-from tests.tiny import tiny_components
+from tests.tiny import save_components, tiny_components
 
 FIT = FitConfig(
     steps=6,
@@ -240,6 +242,16 @@ def test_the_weak_unet_alone_learns_to_denoise_and_is_exported_for_diffusers(tmp
     objective.export(tmp_path / "weak_unet")
     exported = UNet2DConditionModel.from_pretrained(tmp_path / "weak_unet")
     torch.testing.assert_close(snapshot(exported), snapshot(objective.weak_unet), rtol=1e-2, atol=1e-3)
+
+
+def test_a_weak_unet_is_built_for_a_bundle_with_an_adapter(tmp_path):
+    architecture = ArchitectureConfig(weak_channels=[8, 8])
+    plain = save_components(tiny_components(adapter=False), tmp_path / "plain")
+    with pytest.raises(InputError, match="plain has no au_adapter/.*train it first"):
+        build_weak_unet(str(plain), architecture)
+    bundle = save_components(tiny_components(), tmp_path / "bundle")
+    objective = build_weak_unet(str(bundle), architecture)
+    assert objective.weak_unet.config.cross_attention_dim == objective.adapter.config["cross_attention_dim"]
 
 
 @pytest.mark.parametrize("branches", [["features", "maps"], ["features"], ["maps"]])
