@@ -247,7 +247,7 @@ def test_the_weak_unet_alone_learns_to_denoise_and_is_exported_for_diffusers(tmp
 def test_a_weak_unet_is_built_for_a_bundle_with_an_adapter(tmp_path):
     architecture = ArchitectureConfig(weak_channels=[8, 8])
     plain = save_components(tiny_components(adapter=False), tmp_path / "plain")
-    with pytest.raises(InputError, match="plain has no au_adapter/.*train it first"):
+    with pytest.raises(InputError, match=r"plain has no au_adapter/.*train it first"):
         build_weak_unet(str(plain), architecture)
     bundle = save_components(tiny_components(), tmp_path / "bundle")
     objective = build_weak_unet(str(bundle), architecture)
