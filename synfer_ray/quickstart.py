@@ -1,6 +1,6 @@
 """A small dataset from the embedded bundle: the whole pipeline in a few minutes."""
 
-from synfer_ray.config import GenerateConfig, QuickstartConfig
+from synfer_ray.config import GenerateConfig, QuickstartConfig, VoteConfig
 from synfer_ray.pipeline import generate
 
 SHARES = {"neutral": 1, "happy": 1, "surprise": 1, "anger": 2, "disgust": 3, "fear": 10, "sad": 12}
@@ -21,6 +21,7 @@ def quickstart(config: QuickstartConfig) -> None:
             num_images=ROUNDS * len(DEAL),
             seed=config.seed,
             expressions=DEAL,
+            vote=VoteConfig(relabel_threshold=0.8, class_weights={"fear": 4.0}),
             batch_size=12,
             shard_rows=36,
         )

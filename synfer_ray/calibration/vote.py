@@ -25,7 +25,7 @@ class VoteResult:
     Attributes:
         decision: `agree`, `relabel`, `keep_soft` or `reject`, [B].
         label: index of the calibrated expression, int64 [B]; always the largest of `probs`.
-        probs: the voters' average, float32 [B, C].
+        probs: the voters' average, after class weights, float32 [B, C].
         agreement: share of voters whose own choice is `label`, float32 [B].
         reason: why a row is rejected (`not_finite`, `mismatch`, `low_confidence`, `no_majority`), or "", [B].
     """
@@ -57,8 +57,9 @@ def vote(
         probabilities: calibrated class probabilities of each voter, [V, B, C].
         assigned: index of the expression each image was generated for, [B].
         weights: one non-negative weight a voter; equal if None.
-        class_weights: one positive factor a class on what every voter says, which then sums to one again:
-            voters hold what was rare where they learnt for rare everywhere. Equal if None.
+        class_weights: one positive factor a class, for classes that were rarer where the voters learnt than
+            here: each voter's probabilities are multiplied by them and normalised before the average, and
+            `probs`, `agreement` and both thresholds follow. Equal if None.
         min_confidence: rows whose leading probability is lower are rejected, agreeing or not.
 
     Raises:
@@ -91,6 +92,19 @@ def vote(
     return VoteResult(decision, label, probs.astype(np.float32), agreement.astype(np.float32), reason)
 
 
+def average_opinion(
+    probabilities: NDArray[np.floating],
+    weights: Sequence[float] | None = None,
+    class_weights: Sequence[float] | None = None,
+) -> NDArray[np.floating]:
+    """Returns what `vote` makes of the probabilities [V, B, C] of its voters together: [B, C].
+
+    Raises:
+        InputError: the weights do not fit.
+    """
+    return _average(_reweight(probabilities, class_weights), weights)
+
+
 def check_vote(config: VoteConfig) -> None:
     """Refuses settings of the vote that make no sense.
 
@@ -105,9 +119,11 @@ def class_weights(config: VoteConfig) -> list[float] | None:
     """Returns the weight of each expression, [7]; None if nothing is said of any.
 
     Raises:
-        InputError: an unknown expression, or a weight that is no positive number.
+        InputError: an unknown expression, one that is named twice, or a weight that is no positive number.
     """
     weights = {parse_expression(name): weight for name, weight in config.class_weights.items()}
+    if len(weights) < len(config.class_weights):
+        raise InputError(f"vote.class_weights names an expression twice: {', '.join(config.class_weights)}")
     for name, weight in weights.items():
         if not 0 < weight < math.inf:
             raise InputError(f"vote.class_weights.{name}={weight}; a positive number is needed")

@@ -71,7 +71,8 @@ class FacesConfig:
 class VoteConfig:
     """How the voters' average settles a label: `on_mismatch` relabel, filter, keep_soft; weights by name.
 
-    `class_weights` are factors on expressions, by name: who learnt where fear was rare seldom finds it.
+    `class_weights` are factors by expression on what each voter says, before it is normalised and averaged:
+    for expressions that were rarer where the voters learnt than they are here.
     """
 
     on_mismatch: str = "relabel"

@@ -122,9 +122,7 @@ class GenerateConfig:
     voters: list[str] = field(default_factory=lambda: ["feranno", "residual", "separable"])
     experts: dict[str, ExpertConfig] = field(default_factory=dict)
     faces: FacesConfig = field(default_factory=FacesConfig)
-    vote: VoteConfig = field(
-        default_factory=lambda: VoteConfig(relabel_threshold=0.8, class_weights={"fear": 4.0})
-    )
+    vote: VoteConfig = field(default_factory=lambda: VoteConfig(relabel_threshold=0.8))
 
     batch_size: int = 16
     num_threads: int = 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from synfer_ray.calibration.vote import VoteResult, class_weights, vote
+from synfer_ray.calibration.vote import VoteResult, average_opinion, class_weights, vote
 from synfer_ray.config import VoteConfig
 from synfer_ray.stages.sample_rows import Row, accepted, rejection, sample_rows
 from synfer_ray.storage.schema import VOTER
@@ -33,11 +33,14 @@ class Calibrator:
         probabilities = np.array(
             [[row[f"{VOTER}{name}"] for row in rows] for name in self.voters], dtype=np.float64
         )
+        weights = [self.config.weights.get(name, 1.0) for name in self.voters]
+        by_class = class_weights(self.config)
+        average = average_opinion(probabilities, weights, by_class)
         return vote(
             probabilities,
-            np.array([claim(row, probabilities[:, place]) for place, row in enumerate(rows)]),
-            weights=[self.config.weights.get(name, 1.0) for name in self.voters],
-            class_weights=class_weights(self.config),
+            np.array([claim(row, average[place]) for place, row in enumerate(rows)]),
+            weights=weights,
+            class_weights=by_class,
             on_mismatch=self.config.on_mismatch,
             relabel_threshold=self.config.relabel_threshold,
             min_confidence=self.config.min_confidence,
@@ -60,8 +63,8 @@ class Calibrator:
                 }
 
 
-def claim(row: Row, probabilities: np.ndarray) -> int:
-    """Returns the expression that the votes [V, 7] are held against.
+def claim(row: Row, average: np.ndarray) -> int:
+    """Returns the expression that the voters' average [7] is held against.
 
     Of a compound expression it is the part that the voters prefer; a face without label has their favourite.
     """
@@ -69,5 +72,5 @@ def claim(row: Row, probabilities: np.ndarray) -> int:
         candidates = list(EXPRESSIONS)
     else:
         candidates = list(components_of(row["compound"] or EXPRESSIONS[row["assigned_label"]]))
-    total = probabilities.sum(axis=0)
-    return max((EXPRESSIONS.index(name) for name in candidates), key=lambda label: (total[label], -label))
+    share = average.round(6)  # as the vote does: a tie stays a tie
+    return max((EXPRESSIONS.index(name) for name in candidates), key=lambda label: (share[label], -label))

@@ -105,10 +105,11 @@ def train_weak_unet(config: TrainingConfig) -> None:
     """Trains `weak_unet/`, which the sampler steers away from.
 
     Raises:
-        InputError: `rare_repeats` is no positive number, or `clear_share` no share.
+        InputError: there is no adapter, `rare_repeats` is no positive number, or `clear_share` no share.
     """
-    rows = _repeated(config, ["latents", "input_ids", "uncued_ids", "action_units"])
     build = partial(build_weak_unet, config.bundle, config.architecture)
+    build()  # a missing adapter shows here
+    rows = _repeated(config, ["latents", "input_ids", "uncued_ids", "action_units"])
     _train(config, WEAK_UNET, build, rows, config.weak_unet, [WEAK_UNET])
 
 

@@ -218,6 +218,25 @@ def test_a_weak_unet_guides_by_default_and_only_where_there_is_one():
     assert not torch.equal(by_default, plain)
 
 
+def test_the_weak_unet_reads_what_the_model_reads_action_units_and_moved_words_included():
+    components = tiny_components()
+    components.weak_unet = tiny_weak_unet()
+    read: dict[str, list[Tensor]] = {"strong": [], "weak": []}
+    for name, unet in (("strong", components.unet), ("weak", components.weak_unet)):
+        unet.register_forward_pre_hook(
+            lambda _unet, _args, given, name=name: read[name].append(given["encoder_hidden_states"]),
+            with_kwargs=True,
+        )
+    guidance = SemanticGuidance(TanhGuide(), start=0.2)
+    sample(components, num_inference_steps=4, autoguidance_start=0.0, guidance=guidance, targets=TARGETS)
+    rows = len(TARGETS)
+    conditioned = [context for context in read["strong"] if context.requires_grad]  # of the guided steps
+    assert [torch.equal(weak, strong) for weak, strong in zip(read["weak"][1:3], conditioned)] == [True, True]
+    assert not torch.equal(conditioned[0], conditioned[1])  # the words have moved
+    tokens = components.adapter.num_tokens
+    assert not torch.equal(read["weak"][0][:, -tokens:], components.adapter.null_tokens(rows))
+
+
 def test_the_weak_unet_guides_from_a_share_of_the_steps_on():
     components = tiny_components()
     components.weak_unet = tiny_weak_unet()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from synfer_ray.config import VoteConfig
+from synfer_ray.errors import InputError
 from synfer_ray.stages.calibrator import Calibrator
 from synfer_ray.stages.sample_rows import rejection, sample_rows
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
@@ -65,6 +66,20 @@ def test_class_weights_go_by_the_name_of_the_expression():
     assert (weighted["label"], weighted["decision"], weighted["agreement"]) == (INDEX["fear"], "agree", 1.0)
     assert sum(weighted["label_probs"]) == pytest.approx(1, abs=1e-5)
     assert weighted["voter_one"] == pytest.approx(votes["voter_one"])
+
+
+@pytest.mark.parametrize("compound, assigned", [("fearfully surprised", "surprise"), (None, None)])
+def test_claims_of_several_expressions_are_weighted_too(compound, assigned):
+    startled = np.array(opinion("surprise", 1.0)) * 0.7 + np.array(opinion("fear", 1.0)) * 0.3
+    votes = row(assigned, *[startled.tolist()] * 3, compound=compound)
+    for weights, label in (({}, "surprise"), ({"fear": 4.0}, "fear")):
+        out = settle(votes, class_weights=weights)
+        assert (out["label"], out["decision"]) == (INDEX[label], "agree")
+
+
+def test_an_expression_has_one_weight():
+    with pytest.raises(InputError, match="twice: fear, afraid"):
+        settle(row("fear", *[opinion("fear")] * 3), class_weights={"fear": 4.0, "afraid": 1.0})
 
 
 def test_either_part_of_a_compound_expression_agrees():
