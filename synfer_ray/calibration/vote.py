@@ -25,7 +25,7 @@ class VoteResult:
     Attributes:
         decision: `agree`, `relabel`, `keep_soft` or `reject`, [B].
         label: index of the calibrated expression, int64 [B]; always the largest of `probs`.
-        probs: the voters' average, after class weights, float32 [B, C].
+        probs: the voters' average, float32 [B, C].
         agreement: share of voters whose own choice is `label`, float32 [B].
         reason: why a row is rejected (`not_finite`, `mismatch`, `low_confidence`, `no_majority`), or "", [B].
     """
@@ -41,7 +41,6 @@ def vote(
     probabilities: NDArray[np.floating],
     assigned: NDArray[np.integer],
     weights: Sequence[float] | None = None,
-    class_weights: Sequence[float] | None = None,
     on_mismatch: str = "relabel",
     relabel_threshold: float = 0.6,
     min_confidence: float = 0.0,
@@ -57,9 +56,6 @@ def vote(
         probabilities: calibrated class probabilities of each voter, [V, B, C].
         assigned: index of the expression each image was generated for, [B].
         weights: one non-negative weight a voter; equal if None.
-        class_weights: one positive factor a class, for classes that were rarer where the voters learnt than
-            here: each voter's probabilities are multiplied by them and normalised before the average, and
-            `probs`, `agreement` and both thresholds follow. Equal if None.
         min_confidence: rows whose leading probability is lower are rejected, agreeing or not.
 
     Raises:
@@ -73,8 +69,8 @@ def vote(
         )
 
     finite = np.isfinite(probabilities).all(axis=(0, 2))
-    opinions = _reweight(np.where(finite[:, None], probabilities, 0.0), class_weights)
-    probs = _average(opinions, weights)
+    opinions = np.where(finite[:, None], probabilities, 0.0)
+    probs = average_opinion(opinions, weights)
     label = _leader(probs)
     agreement = (_leader(opinions) == label).mean(axis=0)
     confidence = probs.max(axis=-1)
@@ -93,16 +89,29 @@ def vote(
 
 
 def average_opinion(
-    probabilities: NDArray[np.floating],
-    weights: Sequence[float] | None = None,
-    class_weights: Sequence[float] | None = None,
+    probabilities: NDArray[np.floating], weights: Sequence[float] | None = None
 ) -> NDArray[np.floating]:
-    """Returns what `vote` makes of the probabilities [V, B, C] of its voters together: [B, C].
+    """Averages the probabilities [V, B, C] of voters, who weigh alike if `weights` is None: [B, C].
 
     Raises:
         InputError: the weights do not fit.
     """
-    return _average(_reweight(probabilities, class_weights), weights)
+    shares = np.ones(len(probabilities)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if shares.shape != (len(probabilities),) or (shares < 0).any() or not shares.sum() > 0:
+        raise InputError(
+            f"weights {weights} do not fit {len(probabilities)} voters: one non-negative weight each"
+        )
+    weighted = probabilities * (shares / shares.sum())[:, None, None]
+    return np.sort(weighted, axis=0).sum(axis=0)  # sorted: the sum's rounding does not depend on voter order
+
+
+def reweight(probabilities: NDArray[np.floating], class_weights: Sequence[float]) -> NDArray[np.floating]:
+    """Corrects each voter for classes that were rarer where it learnt than they are here.
+
+    Probabilities [V, B, C] are multiplied by a positive factor a class, and sum to one again.
+    """
+    weighted = probabilities * np.asarray(class_weights)
+    return weighted / np.maximum(weighted.sum(axis=2, keepdims=True), np.finfo(np.float64).tiny)
 
 
 def check_vote(config: VoteConfig) -> None:
@@ -115,8 +124,8 @@ def check_vote(config: VoteConfig) -> None:
     class_weights(config)
 
 
-def class_weights(config: VoteConfig) -> list[float] | None:
-    """Returns the weight of each expression, [7]; None if nothing is said of any.
+def class_weights(config: VoteConfig) -> list[float]:
+    """Returns the weight of each expression, [7]: 1 where nothing is said.
 
     Raises:
         InputError: an unknown expression, one that is named twice, or a weight that is no positive number.
@@ -127,7 +136,7 @@ def class_weights(config: VoteConfig) -> list[float] | None:
     for name, weight in weights.items():
         if not 0 < weight < math.inf:
             raise InputError(f"vote.class_weights.{name}={weight}; a positive number is needed")
-    return [weights.get(name, 1.0) for name in EXPRESSIONS] if weights else None
+    return [weights.get(name, 1.0) for name in EXPRESSIONS]
 
 
 def check_roles(guide: str | None, voters: Sequence[str], judge: str | None) -> None:
@@ -150,29 +159,6 @@ def check_roles(guide: str | None, voters: Sequence[str], judge: str | None) -> 
             raise InputError(f"classifier {name!r} is {taken[name]} already and cannot be {role} as well")
         if name is not None:
             taken[name] = role
-
-
-def _average(probabilities: NDArray[np.floating], weights: Sequence[float] | None) -> NDArray[np.floating]:
-    shares = np.ones(len(probabilities)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if shares.shape != (len(probabilities),) or (shares < 0).any() or not shares.sum() > 0:
-        raise InputError(
-            f"weights {weights} do not fit {len(probabilities)} voters: one non-negative weight each"
-        )
-    weighted = probabilities * (shares / shares.sum())[:, None, None]
-    return np.sort(weighted, axis=0).sum(axis=0)  # sorted: the sum's rounding does not depend on voter order
-
-
-def _reweight(opinions: NDArray[np.floating], class_weights: Sequence[float] | None) -> NDArray[np.floating]:
-    if class_weights is None:
-        return opinions
-    factors = np.asarray(class_weights, dtype=np.float64)
-    if factors.shape != opinions.shape[2:] or not ((factors > 0) & np.isfinite(factors)).all():
-        raise InputError(
-            f"class weights {class_weights} do not fit {opinions.shape[2]} classes: one positive number each"
-        )
-    weighted = opinions * factors
-    total = weighted.sum(axis=2, keepdims=True)
-    return np.divide(weighted, total, out=np.zeros_like(weighted), where=total > 0)
 
 
 def _leader(probabilities: NDArray[np.floating]) -> NDArray[np.int64]:

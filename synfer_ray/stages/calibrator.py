@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from synfer_ray.calibration.vote import VoteResult, average_opinion, class_weights, vote
+from synfer_ray.calibration.vote import VoteResult, average_opinion, class_weights, reweight, vote
 from synfer_ray.config import VoteConfig
 from synfer_ray.stages.sample_rows import Row, accepted, rejection, sample_rows
 from synfer_ray.storage.schema import VOTER
@@ -30,17 +31,17 @@ class Calibrator:
 
     def outcome(self, rows: Sequence[Row]) -> VoteResult:
         """Votes on rows that every voter has seen."""
-        probabilities = np.array(
+        probabilities: NDArray[np.floating] = np.array(
             [[row[f"{VOTER}{name}"] for row in rows] for name in self.voters], dtype=np.float64
         )
         weights = [self.config.weights.get(name, 1.0) for name in self.voters]
-        by_class = class_weights(self.config)
-        average = average_opinion(probabilities, weights, by_class)
+        if self.config.class_weights:
+            probabilities = reweight(probabilities, class_weights(self.config))
+        average = average_opinion(probabilities, weights)
         return vote(
             probabilities,
             np.array([claim(row, average[place]) for place, row in enumerate(rows)]),
             weights=weights,
-            class_weights=by_class,
             on_mismatch=self.config.on_mismatch,
             relabel_threshold=self.config.relabel_threshold,
             min_confidence=self.config.min_confidence,

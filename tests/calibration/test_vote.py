@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from synfer_ray.calibration.vote import check_roles, vote
+from synfer_ray.calibration.vote import check_roles, reweight, vote
 from synfer_ray.errors import InputError
 
 AGREE = [[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1]]
@@ -55,21 +55,14 @@ def test_low_confidence_rejects_agreeing_rows_too() -> None:
 
 def test_class_weights_by_hand() -> None:
     opinions = np.array([[0.1, 0.8, 0.1], [0.25, 0.5, 0.25]])[:, None]
-    result = vote(opinions, np.array([0]), class_weights=[4.0, 1.0, 1.0])
-    expected = (np.array([0.4, 0.8, 0.1]) / 1.3 + np.array([1.0, 0.5, 0.25]) / 1.75) / 2
-    np.testing.assert_allclose(result.probs[0], expected, rtol=1e-6)
-    assert (result.label[0], result.agreement[0], result.decision[0]) == (1, 0.5, "reject")
-    assert vote(opinions, np.array([0]), class_weights=[8.0, 1.0, 1.0]).decision[0] == "agree"
-    even = vote(opinions, np.array([0]), class_weights=[2.0, 2.0, 2.0])
-    np.testing.assert_allclose(even.probs, vote(opinions, np.array([0])).probs, rtol=1e-6)
+    expected = [np.array([0.4, 0.8, 0.1]) / 1.3, np.array([1.0, 0.5, 0.25]) / 1.75]
+    np.testing.assert_allclose(reweight(opinions, [4.0, 1.0, 1.0])[:, 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(reweight(opinions, [2.0, 2.0, 2.0]), opinions, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "class_weights", [[1.0, 1.0], [1.0, 0.0, 1.0], [1.0, np.inf, 1.0], [1.0, np.nan, 1.0]]
-)
-def test_class_weights_are_one_positive_number_each(class_weights) -> None:
-    with pytest.raises(InputError, match="do not fit 3 classes"):
-        vote(np.array(AGREE)[:, None], np.array([0]), class_weights=class_weights)
+def test_class_weights_leave_what_is_not_finite() -> None:
+    result = vote(reweight(np.array(NOT_FINITE)[:, None], [4.0, 1.0, 1.0]), np.array([0]))
+    assert result.reason[0] == "not_finite"
 
 
 def test_probs_and_agreement_by_hand() -> None:
