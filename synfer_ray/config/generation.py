@@ -22,8 +22,8 @@ class SamplingConfig:
 
     num_inference_steps: int = 20
     eta: float = 1.0
-    guidance_scale: float = 1.4
-    au_guidance_scale: float | None = 0.75
+    guidance_scale: float = 1.2
+    au_guidance_scale: float | None = 0.6
     autoguidance_scale: float | None = None
     autoguidance_start: float = 0.7
     guidance_rescale: float = 0.0
@@ -54,7 +54,7 @@ class GuidanceConfig:
     """
 
     guide: str | None = "guide"
-    step_size: float = 0.08
+    step_size: float = 0.05
     norm: str = "token"
     start: float = 0.5
     words_only: bool = True

@@ -34,7 +34,7 @@ class ArchitectureConfig:
 
     image_size: int = 64
     latent_channels: int = 8
-    vae_channels: list[int] = field(default_factory=lambda: [16, 32, 64, 96])
+    vae_channels: list[int] = field(default_factory=lambda: [48, 32, 64, 96])
     unet_channels: list[int] = field(default_factory=lambda: [64, 96, 128, 128])
     weak_channels: list[int] = field(default_factory=lambda: [24, 40])
     attention_heads: int = 8
@@ -83,10 +83,12 @@ class TrainingConfig:
     times an epoch, by the `rare_power` of how much rarer it is; one whose foremost expression has less than
     `clear_share` of the votes it sees once and without caption. `joint` trains that model on with its
     adapter, which pays for small models and is left out (no steps) by default, as is the `weak_unet` of
-    `weak_channels` that the model then steers away from. FERAnno learns from every face
+    `weak_channels` that the model then steers away from. `decoder` trains the autoencoder's decoder on (no
+    steps by default), also on `decoder_draws` latents that the model draws. FERAnno learns from every face
     as it is and from `feranno_views` random views of it. What tells a finished bundle's whole faces from
     broken ones learns from `ratings`, a CSV file that rates samples of the dataset `rated`, and starts from
-    the expert `wholeness_base`.
+    the expert `wholeness_base`. With that network and the experts, `preference` (no steps by default) ranks
+    `preference_draws` of the model's own draws, and teaches it to prefer the better ones.
     """
 
     input: str = "fetext"
@@ -99,7 +101,6 @@ class TrainingConfig:
     au_prior_faces: int = 64
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     autoencoder: FitConfig = field(default_factory=FitConfig)
-    decoder: FitConfig = field(default_factory=lambda: FitConfig(steps=0))
     diffusion: FitConfig = field(default_factory=FitConfig)
     rare_repeats: int = 1
     rare_power: float = 0.5
@@ -107,6 +108,8 @@ class TrainingConfig:
     au_adapter: FitConfig = field(default_factory=FitConfig)
     joint: FitConfig = field(default_factory=lambda: FitConfig(steps=0))
     weak_unet: FitConfig = field(default_factory=lambda: FitConfig(steps=0))
+    decoder: FitConfig = field(default_factory=lambda: FitConfig(steps=0))
+    decoder_draws: int = 1536
     au_labeler: FitConfig = field(default_factory=FitConfig)
     preview: FitConfig = field(default_factory=FitConfig)
     feranno: FitConfig = field(default_factory=FitConfig)
@@ -117,4 +120,6 @@ class TrainingConfig:
     ratings: str = ""
     wholeness: FitConfig = field(default_factory=FitConfig)
     wholeness_base: str = "separable"
+    preference: FitConfig = field(default_factory=lambda: FitConfig(steps=0))
+    preference_draws: int = 1536
     workers: WorkersConfig = field(default_factory=WorkersConfig)

@@ -26,7 +26,7 @@ from synfer_ray.diffusion.layout import ddim_invert, partial_noise
 from synfer_ray.diffusion.memory import apply_levers
 from synfer_ray.diffusion.noise import next_noise, row_generator
 from synfer_ray.diffusion.preview import load_preview
-from synfer_ray.diffusion.sampling import denoise
+from synfer_ray.diffusion.sampling import Samples, denoise
 from synfer_ray.errors import InputError
 from synfer_ray.prompts import NEUTRAL_PROMPT
 from synfer_ray.stages.attempts import Attempts
@@ -99,22 +99,7 @@ class ImageGenerator:
 
     def generate(self, rows: list[Row], batch: list[Row]) -> None:
         """Fills in what comes of a batch's rows: image, FERAnno's vote, wholeness, or the reject."""
-        prompts = [row["prompt"] for row in batch]
-        generators = [row_generator(row["seed"]) for row in batch]
-        latents, start_step = self.start(batch, generators)
-        samples = denoise(
-            self.components,
-            self.config.sampling,
-            latents,
-            start_step,
-            generators=generators,
-            prompt_embeds=encode_prompt(self.components, prompts),
-            empty_embeds=self.empty_embeds,
-            au_tokens=self.au_tokens(batch),
-            guidance=self.guidance,
-            targets=expression_targets(batch).to(self.components.device) if self.guidance else None,
-            token_mask=word_mask(self.components, prompts) if self.config.guidance.words_only else None,
-        )
+        samples = self.sample(batch)
         annotation = self.annotator.from_latents(samples.latents) if self.annotator else None
         with torch.inference_mode():
             images = decode_latents(self.components, samples.latents).float()
@@ -132,6 +117,25 @@ class ImageGenerator:
                     row |= rejection(GENERATE, "broken", f"wholeness {wholeness[place]:.2f}")
             if annotation and row["index"] < self.config.overlays and row["reason"] is None:
                 write_overlay(self.config.output, row, attention_of(annotation, place))
+
+    def sample(self, rows: list[Row]) -> Samples:
+        """Draws the latents of a whole batch of planned rows."""
+        prompts = [row["prompt"] for row in rows]
+        generators = [row_generator(row["seed"]) for row in rows]
+        latents, start_step = self.start(rows, generators)
+        return denoise(
+            self.components,
+            self.config.sampling,
+            latents,
+            start_step,
+            generators=generators,
+            prompt_embeds=encode_prompt(self.components, prompts),
+            empty_embeds=self.empty_embeds,
+            au_tokens=self.au_tokens(rows),
+            guidance=self.guidance,
+            targets=expression_targets(rows).to(self.components.device) if self.guidance else None,
+            token_mask=word_mask(self.components, prompts) if self.config.guidance.words_only else None,
+        )
 
     def start(self, rows: list[Row], generators: list[torch.Generator]) -> tuple[Tensor, int]:
         """Returns the start latents and the first step to take: noise, or the layout of a face (4.3).

@@ -128,6 +128,23 @@ def build_weak_unet(bundle: str, architecture: ArchitectureConfig) -> Objective:
     )
 
 
+def build_preference(bundle: str) -> Objective:
+    """The bundle's U-Net as it is, to learn on beside what it was.
+
+    Raises:
+        InputError: the bundle has no AU adapter.
+    """
+    from synfer_ray.diffusion.components import load_components
+    from synfer_ray.training.preference import PreferenceObjective
+
+    parts = load_components(bundle)
+    if parts.adapter is None:
+        raise InputError(f"{bundle} has no au_adapter/, whose tokens its U-Net reads: train it first")
+    return PreferenceObjective(
+        parts.unet, parts.text_encoder, parts.adapter, parts.scheduler, empty_ids(parts.tokenizer)
+    )
+
+
 def build_feranno(bundle: str, class_share: np.ndarray, image_size: int, head: FERAnnoConfig) -> Objective:
     """An untrained FERAnno head on the bundle's U-Net, for faces of this size."""
     from synfer_ray.diffusion.components import load_components

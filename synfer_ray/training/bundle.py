@@ -15,6 +15,7 @@ from synfer_ray.storage.bundle import WEAK_UNET, WHOLENESS
 from synfer_ray.storage.hub import MODEL_FILES, model_folder
 from synfer_ray.training import parts
 from synfer_ray.training.au_prior import train_au_prior
+from synfer_ray.training.data import training_image_size
 
 if TYPE_CHECKING:
     from synfer_ray.diffusion.components import Components
@@ -22,15 +23,16 @@ if TYPE_CHECKING:
 PARTS = {
     "autoencoder": parts.train_autoencoder,
     "experts": parts.train_experts,
-    "decoder": parts.train_decoder,
     "diffusion": parts.train_diffusion,
     "au_adapter": parts.train_au_adapter,
     "joint": parts.train_joint,
-    "preview": parts.train_preview,
     WEAK_UNET: parts.train_weak_unet,
+    "decoder": parts.train_decoder,
+    "preview": parts.train_preview,
     "feranno": parts.train_feranno,
     "au_labeler": parts.train_au_labeler,
     WHOLENESS: parts.train_wholeness,
+    "preference": parts.train_preference,
 }
 LAYOUT_BATCH = 32
 
@@ -38,7 +40,7 @@ LAYOUT_BATCH = 32
 def train_bundle(config: TrainingConfig) -> None:
     """Trains the missing parts in the order in which they depend on each other, then completes the bundle.
 
-    What tells whole faces from broken ones is left out where there are no ratings.
+    What tells whole faces from broken ones, and with it `preference`, is left out where there are no ratings.
 
     Raises:
         InputError: `rated` and `ratings` do not come together.
@@ -46,7 +48,7 @@ def train_bundle(config: TrainingConfig) -> None:
     if bool(config.rated) != bool(config.ratings):
         raise InputError(f"rated={config.rated} ratings={config.ratings}: one needs the other")
     for name in PARTS:
-        if name != WHOLENESS or config.ratings:
+        if name not in (WHOLENESS, "preference") or config.ratings:
             train_part(config, name)
     complete(config)
     print(f"bundle ready: {config.bundle}")
@@ -104,17 +106,16 @@ def prepare(config: TrainingConfig) -> None:
 def is_trained(config: TrainingConfig, name: str) -> bool:
     """Whether a part is in place; a base model brings its autoencoder, its U-Net counts once fine-tuned.
 
-    A decoder, or an adapter with its model, that is to learn on for no steps is left as it is, and a weak
-    U-Net is left out.
+    A part that is to learn on for no steps is left as it is, and a weak U-Net is left out.
     """
     bundle = Path(config.bundle)
     if name == "experts":
         return all((bundle / "experts" / expert).exists() for expert in config.experts)
     if name == "decoder" and (config.base or not config.decoder.steps):
         return True
-    if (name == "joint" and not config.joint.steps) or (name == WEAK_UNET and not config.weak_unet.steps):
+    if name in ("joint", WEAK_UNET, "preference") and not getattr(config, name).steps:
         return True
-    if name in ("decoder", "diffusion", "joint"):
+    if name in ("decoder", "diffusion", "joint", "preference"):
         record = bundle / "training.json"
         return record.exists() and name in json.loads(record.read_text())
     return (bundle / {"autoencoder": "vae"}.get(name, name)).exists()
@@ -146,7 +147,7 @@ def write_layouts(config: TrainingConfig, components: "Components") -> None:
     from synfer_ray.prompts import FRONTAL, write_caption
     from synfer_ray.taxonomy.au_priors import sample_action_units
 
-    shape = components.latent_shape(parts.training_image_size(config))
+    shape = components.latent_shape(training_image_size(config))
     empty_embeds = encode_prompt(components, [""] * LAYOUT_BATCH)
     latents = []
     for first in range(0, config.layouts, LAYOUT_BATCH):

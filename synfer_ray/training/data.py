@@ -3,13 +3,16 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 
+from synfer_ray.config import TrainingConfig
 from synfer_ray.faces.images import decode_image
+from synfer_ray.storage.bundle import bundle_image_size
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
 
 if TYPE_CHECKING:
@@ -47,6 +50,13 @@ def label_distributions(columns: Any) -> np.ndarray:
     return np.stack(
         [one_hot[label] if probs is None else np.asarray(probs, np.float32) for probs, label in rows]
     )
+
+
+def training_image_size(config: TrainingConfig) -> int:
+    """The side of the faces that the networks learn from: as set, or what the bundle's U-Net is made for."""
+    bundle = Path(config.bundle)
+    made_for = bundle_image_size(bundle) if (bundle / "unet").is_dir() else config.architecture.image_size
+    return config.image_size or made_for
 
 
 def read_columns(fetext: str, columns: Sequence[str]) -> pa.Table:

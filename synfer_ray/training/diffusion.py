@@ -77,18 +77,26 @@ def denoising_loss(
     tokens: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """Mean squared error of the prediction, low-noise steps clipped in weight (min-SNR, Hang et al. 2023).
-
-    `tokens` [B,T,D] are what the U-Net attends to.
-    """
+    """Eq. 3 at a random timestep and noise of each row; `tokens` [B,T,D] are what the U-Net attends to."""
     rows, device = len(latents), latents.device
     noise = torch.randn(latents.shape, generator=generator, device=device)
     steps = scheduler.config.num_train_timesteps
     timesteps = torch.randint(0, steps, (rows,), generator=generator, device=device)
+    return denoising_errors(unet, scheduler, latents, noise, timesteps, tokens).mean()
+
+
+def denoising_errors(
+    unet: nn.Module,
+    scheduler: "DDIMScheduler",
+    latents: Tensor,
+    noise: Tensor,
+    timesteps: Tensor,
+    tokens: Tensor,
+) -> Tensor:
+    """Mean squared error of each row [B], low-noise steps clipped in weight (min-SNR, Hang et al. 2023)."""
     noisy = scheduler.add_noise(latents, noise, timesteps)
     prediction = unet(noisy, timesteps, tokens).sample
-
-    alphas = scheduler.alphas_cumprod.to(device)[timesteps]
+    alphas = scheduler.alphas_cumprod.to(latents.device)[timesteps]
     snr = alphas / (1 - alphas)
     if scheduler.config.prediction_type == "v_prediction":
         target = scheduler.get_velocity(latents, noise, timesteps)
@@ -96,8 +104,7 @@ def denoising_loss(
     else:
         target = noise
         weight = (MIN_SNR_GAMMA / snr).clamp(max=1.0)
-    errors = (prediction.float() - target).square().flatten(1).mean(1)
-    return (weight * errors).mean()
+    return weight * (prediction.float() - target).square().flatten(1).mean(1)
 
 
 def draw_rows(rows: int, share: float, generator: torch.Generator) -> Tensor:

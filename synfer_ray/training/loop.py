@@ -48,6 +48,10 @@ class Objective(nn.Module):
         """The parameters that the optimiser updates, by name."""
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The same as the optimiser's groups; `pace` multiplies the learning rate of one."""
+        return [{"params": list(self.trained().values())}]
+
 
 CPU = torch.device("cpu")
 
@@ -96,7 +100,11 @@ def fit(
                 model.enable_gradient_checkpointing()
     parameters = list(objective.trained().values())
     optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
+        objective.parameter_groups(),
+        lr=config.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=config.weight_decay,
+        fused=True,
     )
     average = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=False)
     first = restore(resume_from, objective, optimizer, average) if resume_from else 0
@@ -108,7 +116,7 @@ def fit(
     for step in range(first, config.steps):
         model.train()
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * learning_rate_factor(step, config)
+            group["lr"] = config.learning_rate * learning_rate_factor(step, config) * group.get("pace", 1.0)
         batch = draw(training, config.batch_size, step, config.seed, worker)
         with precision(config.mixed_precision, worker.device):
             loss, figures = model(batch, step_generator(config.seed, step, worker))

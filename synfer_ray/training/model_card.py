@@ -5,8 +5,7 @@ from pathlib import Path
 
 from synfer_ray.config import TrainingConfig
 from synfer_ray.storage.bundle import bundle_image_size
-from synfer_ray.training.data import read_columns
-from synfer_ray.training.parts import training_image_size
+from synfer_ray.training.data import read_columns, training_image_size
 
 TEMPLATE = """\
 ---

@@ -12,9 +12,10 @@ import numpy as np
 
 from synfer_ray.config import FitConfig, TrainingConfig
 from synfer_ray.errors import InputError
-from synfer_ray.storage.bundle import WEAK_UNET, WHOLENESS, bundle_image_size
+from synfer_ray.storage.bundle import WEAK_UNET, WHOLENESS
 from synfer_ray.storage.fingerprint import fingerprint, fingerprint_folder
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
+from synfer_ray.training.au_prior import train_au_prior
 from synfer_ray.training.builds import (
     build_au_adapter,
     build_au_labeler,
@@ -24,12 +25,19 @@ from synfer_ray.training.builds import (
     build_expert,
     build_feranno,
     build_joint,
+    build_preference,
     build_preview,
     build_weak_unet,
     build_wholeness,
     empty_ids,
 )
-from synfer_ray.training.data import label_distributions, read_columns, repeat_rare, silence_unclear
+from synfer_ray.training.data import (
+    label_distributions,
+    read_columns,
+    repeat_rare,
+    silence_unclear,
+    training_image_size,
+)
 from synfer_ray.training.loop import Objective
 
 if TYPE_CHECKING:
@@ -45,11 +53,21 @@ def train_autoencoder(config: TrainingConfig) -> None:
 
 
 def train_decoder(config: TrainingConfig) -> None:
-    """Sharpens the decoder of a new bundle's `vae/`; the latents stay what they are."""
-    from synfer_ray.training.data import read_faces
+    """Sharpens the decoder of a new bundle's `vae/`; the latents stay what they are.
 
+    Raises:
+        InputError: `decoder_draws` is no positive number.
+    """
+    if config.decoder_draws < 1:
+        raise InputError(f"decoder_draws={config.decoder_draws}: the decoder learns from at least one")
+    from synfer_ray.training.data import read_faces
+    from synfer_ray.training.drawn import draw_latents, lend
+
+    train_au_prior(config)  # the draws follow it
+    latents = draw_latents(config)
     build = partial(build_decoder, config.bundle)
-    _train(config, "decoder", build, read_faces(config.input, ["image"]), config.decoder, ["vae"])
+    rows = read_faces(config.input, ["image"]).map_batches(partial(lend, latents=latents))
+    _train(config, "decoder", build, rows, config.decoder, ["vae"])
 
 
 def train_diffusion(config: TrainingConfig) -> None:
@@ -156,11 +174,22 @@ def train_wholeness(config: TrainingConfig) -> None:
     _train(config, "wholeness", build, rows, config.wholeness, [WHOLENESS], run=f"wholeness-{said}")
 
 
-def training_image_size(config: TrainingConfig) -> int:
-    """The side of the faces that the networks learn from: as set, or what the bundle's U-Net is made for."""
-    bundle = Path(config.bundle)
-    made_for = bundle_image_size(bundle) if (bundle / "unet").is_dir() else config.architecture.image_size
-    return config.image_size or made_for
+def train_preference(config: TrainingConfig) -> None:
+    """Teaches `unet/` which of its draws are better, by `wholeness/` and the experts.
+
+    Its samples then need new ratings, and FERAnno reads features that have moved a little.
+
+    Raises:
+        InputError: `preference_draws` is no positive number, or the bundle has no `wholeness/`.
+    """
+    if config.preference_draws < 1:
+        raise InputError(f"preference_draws={config.preference_draws}: the model learns from its own draws")
+    if not (Path(config.bundle) / WHOLENESS).is_dir():
+        raise InputError(f"{config.bundle} has no {WHOLENESS}/, which tells better draws: train it first")
+    from synfer_ray.training.drawn import preferred_pairs
+
+    build = partial(build_preference, config.bundle)
+    _train(config, "preference", build, preferred_pairs(config), config.preference, ["unet"])
 
 
 def _train(

@@ -65,6 +65,7 @@ def tiny_training(fetext: str, folder, **changes) -> TrainingConfig:
         "runs": str(folder / "runs"),
         "architecture": architecture,
         "experts": {"guide": ExpertRecipe("plain", fit)},
+        "decoder_draws": 32,
         **{
             part: fit
             for part in (

@@ -17,7 +17,7 @@ from synfer_ray.storage.weights import load_model
 from synfer_ray.training.autoencoder import AutoencoderObjective
 from synfer_ray.training.builds import build_diffusion
 from synfer_ray.training.bundle import PARTS, complete, prepare, train_bundle, train_part
-from synfer_ray.training.parts import training_image_size
+from synfer_ray.training.data import training_image_size
 from tests.fake_dataset import fill
 from tests.tiny import save_components, tiny_components
 from tests.tiny_bundle import save_tiny_bundle
@@ -54,7 +54,8 @@ def test_a_part_is_trained_on_ray_train_and_once_written_left_alone(tmp_path, ca
 def test_a_bundle_is_trained_once_and_loads_in_diffusers(tmp_path, capsys):
     from diffusers import StableDiffusionPipeline
 
-    config = tiny_training(write_fetext(tmp_path / "fetext"), tmp_path)
+    preference = FitConfig(steps=4)  # which waits for ratings
+    config = tiny_training(write_fetext(tmp_path / "fetext"), tmp_path, preference=preference)
     train_bundle(config)
     bundle = Path(config.bundle)
     adapter = json.loads((bundle / "au_adapter" / "config.json").read_text())
@@ -66,7 +67,7 @@ def test_a_bundle_is_trained_once_and_loads_in_diffusers(tmp_path, capsys):
     capsys.readouterr()
     train_bundle(config)
     in_place = [line for line in capsys.readouterr().out.splitlines() if line.endswith("in place")]
-    assert in_place == [f"{name}: in place" for name in PARTS if name != "wholeness"]
+    assert in_place == [f"{name}: in place" for name in PARTS if name not in ("wholeness", "preference")]
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ from synfer_ray.training.au_adapter import AUAdapterObjective
 from synfer_ray.training.augment import from_uint8
 from synfer_ray.training.autoencoder import AutoencoderObjective
 from synfer_ray.training.builds import build_weak_unet
-from synfer_ray.training.decoder import DecoderObjective, hinge_loss
 from synfer_ray.training.diffusion import DiffusionObjective, denoising_loss
 from synfer_ray.training.experts import ActionUnitObjective, ExpressionObjective
 from synfer_ray.training.feranno import FERAnnoObjective
@@ -312,48 +311,6 @@ def test_the_exported_autoencoder_has_normal_latents_and_restores_as_before(tmp_
     torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(4), atol=2e-2, rtol=0)
     torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=2e-2, rtol=0)
     assert exported.config.scaling_factor == 1.0
-
-
-def test_a_sharpened_decoder_leaves_the_latents_alone(tmp_path):
-    architecture = ArchitectureConfig(image_size=32, latent_channels=4, vae_channels=[8, 8])
-    torch.manual_seed(0)
-    vae = new_autoencoder(architecture)
-    images = from_uint8(torch.from_numpy(rows()["image"][:4]))
-    with torch.no_grad():
-        latents, restored = vae.encode(images).latent_dist.mean, vae(images).sample
-    classifier = FERClassifier("plain", input_size=16, channels=(4, 4), hidden=8).eval()
-    seen = snapshot(classifier)
-    objective = DecoderObjective(vae, classifier)
-    metrics = train(objective, ["image"], tmp_path)
-    assert metrics["critic"] > 0
-    assert metrics["validation_perceptual"] > 0
-    assert torch.equal(snapshot(classifier), seen)
-
-    objective.export(tmp_path / "vae")
-    exported = AutoencoderKL.from_pretrained(tmp_path / "vae").float()
-    with torch.no_grad():
-        torch.testing.assert_close(exported.encode(images).latent_dist.mean, latents, atol=5e-3, rtol=5e-3)
-        assert (exported(images).sample - restored).abs().mean() > 1e-2
-
-
-def test_the_critic_and_the_decoder_pull_in_opposite_directions(tmp_path):
-    """The critic's own loss sends no gradient to the decoder, nor the decoder's doubt one to the critic."""
-    architecture = ArchitectureConfig(image_size=32, latent_channels=4, vae_channels=[8, 8])
-    classifier = FERClassifier("plain", input_size=16, channels=(4, 4), hidden=8)
-    objective = DecoderObjective(new_autoencoder(architecture), classifier)
-    restored = torch.randn(2, 3, 32, 32, requires_grad=True)
-    batch = {"image": torch.full((2, 32, 32, 3), 127, dtype=torch.uint8)}
-    real = from_uint8(batch["image"])
-    hinge_loss(objective.critic(real), objective.critic(restored.detach())).backward()
-    assert restored.grad is None
-    wanted = {name: value.grad.clone() for name, value in objective.critic.named_parameters()}
-    objective.zero_grad()
-
-    objective.vae.decode = lambda latents: type("Output", (), {"sample": restored})
-    objective.train()(batch, seeded())[0].backward()
-    assert restored.grad.abs().sum() > 0
-    for name, value in objective.critic.named_parameters():
-        torch.testing.assert_close(value.grad, wanted[name], atol=1e-5, rtol=1e-3)
 
 
 def seeded() -> torch.Generator:
