@@ -41,7 +41,7 @@ from synfer_ray.storage.manifest import check_plan, claim_output, read_manifest
 from synfer_ray.storage.shards import read_commits, remove_orphans
 from synfer_ray.storage.verify import discard_damaged
 
-MIN_WHOLENESS = 0.5
+MIN_WHOLENESS = 0.75
 """What a face needs where the settings say nothing."""
 
 

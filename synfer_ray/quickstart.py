@@ -3,7 +3,7 @@
 from synfer_ray.config import GenerateConfig, QuickstartConfig, VoteConfig
 from synfer_ray.pipeline import generate
 
-SHARES = {"neutral": 1, "happy": 1, "surprise": 1, "anger": 2, "disgust": 3, "fear": 10, "sad": 12}
+SHARES = {"neutral": 1, "happy": 1, "surprise": 2, "anger": 3, "disgust": 4, "fear": 9, "sad": 10}
 """The fewer faces of an expression pass, the more are planned."""
 ROUNDS = 10
 DEAL = [name for turn in range(max(SHARES.values())) for name in SHARES if turn < SHARES[name]]

@@ -89,7 +89,7 @@ class GenerateConfig:
     of some (the default then). `attributes` holds the share of each value, as {gender: {female: 2, male: 1}};
     a pose it does not name is frontal. `enricher` says who words the prompts; with `describe_action_units`
     they tell of the strongest action units in words, too. Faces that look less whole than `min_wholeness`, in
-    0..1, are rejected, by default below 0.5 where the bundle can tell; 0 keeps them all.
+    0..1, are rejected, by default below 0.75 where the bundle can tell; 0 keeps them all.
     """
 
     output: str = MISSING
