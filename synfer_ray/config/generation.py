@@ -54,7 +54,7 @@ class GuidanceConfig:
     """
 
     guide: str | None = "guide"
-    step_size: float = 0.05
+    step_size: float = 0.12
     norm: str = "token"
     start: float = 0.5
     words_only: bool = True

@@ -28,10 +28,11 @@ class Critic(nn.Module):
             layers += [nn.Conv2d(a, b, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         layers += [nn.Conv2d(channels[-1], channels[-1], 3, padding=1), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, 3, padding=1))
-        for layer in self.layers:
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, 0.2)
-                nn.init.zeros_(layer.bias)
+        for name, value in self.layers.named_parameters():
+            if name.endswith("weight"):
+                nn.init.kaiming_normal_(value, 0.2)
+            else:
+                nn.init.zeros_(value)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images in [-1,1] -> logits."""
