@@ -21,7 +21,7 @@ def quickstart(config: QuickstartConfig) -> None:
             num_images=ROUNDS * len(DEAL),
             seed=config.seed,
             expressions=DEAL,
-            vote=VoteConfig(relabel_threshold=0.8, class_weights={"fear": 4.0}),
+            vote=VoteConfig(relabel_threshold=0.95, class_weights={"fear": 4.0}),
             batch_size=12,
             shard_rows=36,
         )
