@@ -4,11 +4,30 @@ import json
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 
 from synfer_ray.config import ArchitectureConfig, ExpertRecipe, FitConfig, TrainingConfig
 from synfer_ray.storage.schema import fetext_schema
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
+
+FIT = FitConfig(
+    steps=6,
+    batch_size=4,
+    report_every=6,
+    checkpoint_every=6,
+    validation_rows=4,
+    warmup_steps=1,
+    learning_rate=1e-3,
+)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+def snapshot(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([value.detach().float().flatten().clone() for value in module.state_dict().values()])
 
 
 def png(pixels: np.ndarray) -> bytes:

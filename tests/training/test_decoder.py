@@ -1,4 +1,4 @@
-from dataclasses import asdict
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,31 +8,17 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from synfer_ray.calibration.networks import FERClassifier
-from synfer_ray.config import ArchitectureConfig, FitConfig, GenerateConfig, TrainingConfig
+from synfer_ray.config import ArchitectureConfig, TrainingConfig
 from synfer_ray.errors import InputError
-from synfer_ray.faces.images import decode_image
-from synfer_ray.plan import Plan, plan_row
-from synfer_ray.stages.image_generator import ImageGenerator
-from synfer_ray.stages.sample_rows import sample_rows
-from synfer_ray.storage.au_prior import AU_PRIOR, read_au_prior
 from synfer_ray.training.architectures import new_autoencoder
 from synfer_ray.training.augment import from_uint8
 from synfer_ray.training.critic import Critic, critic_loss, details, gradient_penalty
 from synfer_ray.training.decoder import ALONE, DecoderObjective
-from synfer_ray.training.drawn import LatentDrawer, lend
 from synfer_ray.training.loop import fit
 from synfer_ray.training.parts import train_decoder
-from tests.tiny_bundle import save_tiny_bundle
+from tests.training.conftest import FIT, seeded, snapshot
 
-FIT = FitConfig(
-    steps=12,
-    batch_size=4,
-    report_every=6,
-    checkpoint_every=6,
-    validation_rows=4,
-    warmup_steps=1,
-    learning_rate=2e-3,
-)
+DECODER_FIT = replace(FIT, steps=12, learning_rate=2e-3)
 
 
 def rows(count: int = 24) -> dict[str, np.ndarray]:
@@ -49,14 +35,6 @@ def new_objective() -> DecoderObjective:
     return DecoderObjective(vae, FERClassifier("plain", input_size=16, channels=(4, 4), hidden=8).eval())
 
 
-def weights(module: torch.nn.Module) -> torch.Tensor:
-    return torch.cat([value.detach().float().flatten().clone() for value in module.state_dict().values()])
-
-
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(7)
-
-
 def batch(which: slice = slice(4)) -> dict[str, torch.Tensor]:
     data = rows()
     return {
@@ -70,14 +48,14 @@ def test_a_sharpened_decoder_leaves_the_latents_alone(tmp_path):
     images = from_uint8(torch.from_numpy(rows()["image"][:4]))
     with torch.no_grad():
         latents, restored = objective.vae.encode(images).latent_dist.mean, objective.vae(images).sample
-    seen, before = weights(objective.classifier), weights(objective.before)
+    seen, before = snapshot(objective.classifier), snapshot(objective.before)
     first = objective.eval()(batch(slice(-4, None)), seeded())[0].item()
     objective.calls += ALONE
     metrics: dict[str, float] = {}
-    fit(objective, rows(), FIT, tmp_path, lambda new, _: metrics.update(new))
+    fit(objective, rows(), DECODER_FIT, tmp_path, lambda new, _: metrics.update(new))
     assert metrics["validation_loss"] < first
-    assert torch.equal(weights(objective.classifier), seen)
-    assert torch.equal(weights(objective.before), before)
+    assert torch.equal(snapshot(objective.classifier), seen)
+    assert torch.equal(snapshot(objective.before), before)
 
     objective.export(tmp_path / "vae")
     exported = AutoencoderKL.from_pretrained(tmp_path / "vae").float()
@@ -136,12 +114,10 @@ def test_a_group_learns_at_its_own_pace(tmp_path):
     """Adam's first step is as long as the learning rate, whatever the gradient."""
     objective = new_objective()
     objective.calls += ALONE
-    before = weights(objective.critic)
-    quick = FitConfig(
-        steps=1, batch_size=4, learning_rate=1e-4, warmup_steps=1, weight_decay=0.0, ema_decay=0.0
-    )
+    before = snapshot(objective.critic)
+    quick = replace(FIT, steps=1, learning_rate=1e-4, weight_decay=0.0, ema_decay=0.0)
     fit(objective, rows(), quick, tmp_path)
-    step = (weights(objective.critic) - before).abs()
+    step = (snapshot(objective.critic) - before).abs()
     assert step.median() == pytest.approx(1.5e-4, rel=0.05)
 
 
@@ -170,32 +146,6 @@ def test_gradient_penalty_of_a_linear_critic_is_the_length_of_its_weights():
     images = torch.randn(5, 3, 4, 4, requires_grad=True)
     penalty = gradient_penalty((images * weight).sum((1, 2, 3)), images)
     torch.testing.assert_close(penalty, weight.square().sum())
-
-
-def test_drawn_latents_are_those_that_generate_decodes(tmp_path):
-    bundle = save_tiny_bundle(tmp_path / "tiny")
-    config = GenerateConfig(
-        output=str(tmp_path), bundle=str(bundle), voters=[], batch_size=2, min_wholeness=0.0
-    )
-    drawn = LatentDrawer(config)({"index": np.arange(2)})
-    assert drawn["latents"].shape == (2, 4, 8, 8) and drawn["latents"].dtype == np.float16
-
-    plan = Plan(config, {"model": None, "adapter": None}, readings=read_au_prior(bundle / AU_PRIOR))
-    generator = ImageGenerator(config)
-    table = generator(sample_rows([asdict(plan_row(plan, index)) for index in range(2)], []))
-    vae = generator.components.vae
-    with torch.no_grad():
-        images = vae.decode(torch.from_numpy(drawn["latents"]).float() / vae.config.scaling_factor).sample
-    stored = np.stack([np.asarray(decode_image(row["image"]["bytes"])) for row in table.to_pylist()])
-    torch.testing.assert_close(images.clamp(-1, 1), from_uint8(torch.from_numpy(stored)), atol=2e-2, rtol=0)
-
-
-def test_every_face_is_lent_the_same_latents_again():
-    latents = np.arange(5)[:, None]
-    names = np.array([f"face-{k}" for k in range(50)])
-    lent = lend({"sample_id": names}, latents)["drawn"][:, 0]
-    assert set(lent) == set(range(5))
-    assert lend({"sample_id": names[7:9]}, latents)["drawn"][:, 0].tolist() == lent[7:9].tolist()
 
 
 def test_no_draws_are_refused():

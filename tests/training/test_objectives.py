@@ -22,16 +22,7 @@ from synfer_ray.training.loop import fit
 from synfer_ray.training.preview import PreviewObjective
 from synfer_ray.training.weak_unet import WeakUNetObjective
 from tests.tiny import save_components, tiny_components
-
-FIT = FitConfig(
-    steps=6,
-    batch_size=4,
-    report_every=6,
-    checkpoint_every=6,
-    validation_rows=4,
-    warmup_steps=1,
-    learning_rate=1e-3,
-)
+from tests.training.conftest import FIT, seeded, snapshot
 
 
 def rows(count: int = 24) -> dict[str, np.ndarray]:
@@ -53,10 +44,6 @@ def train(objective, columns, tmp_path) -> dict[str, float]:
     data = rows()
     fit(objective, {name: data[name] for name in columns}, FIT, tmp_path, lambda new, _: metrics.update(new))
     return metrics
-
-
-def snapshot(module: torch.nn.Module) -> torch.Tensor:
-    return torch.cat([value.detach().float().flatten().clone() for value in module.state_dict().values()])
 
 
 def diffusion_objective(parts) -> DiffusionObjective:
@@ -311,7 +298,3 @@ def test_the_exported_autoencoder_has_normal_latents_and_restores_as_before(tmp_
     torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(4), atol=2e-2, rtol=0)
     torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=2e-2, rtol=0)
     assert exported.config.scaling_factor == 1.0
-
-
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(7)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 
 from synfer_ray.calibration.wholeness import WholenessNet
-from synfer_ray.config import FitConfig, GenerateConfig, TrainingConfig
+from synfer_ray.config import TrainingConfig
 from synfer_ray.diffusion.components import load_components
 from synfer_ray.errors import InputError
 from synfer_ray.storage.weights import save_model
@@ -15,21 +16,16 @@ from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from synfer_ray.training.builds import build_preference
 from synfer_ray.training.bundle import train_part
 from synfer_ray.training.diffusion import denoising_errors, denoising_loss
-from synfer_ray.training.drawn import LatentDrawer, ScoredDrawer, judges, take_pairs
 from synfer_ray.training.loop import fit
 from synfer_ray.training.parts import train_preference
 from synfer_ray.training.preference import BETA, pair_up, preference
 from tests.tiny_bundle import save_tiny_bundle
-from tests.training.conftest import tiny_training, write_fetext
+from tests.training.conftest import FIT, seeded, tiny_training, write_fetext
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory) -> str:
     return str(save_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny"))
-
-
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(7)
 
 
 def pairs(count: int = 20) -> dict[str, np.ndarray]:
@@ -89,9 +85,7 @@ def test_it_learns_to_prefer_and_only_the_unet_learns(bundle, tmp_path):
     }
     assert all(name.startswith("unet.") for name in objective.trained())
     metrics: dict[str, float] = {}
-    settings = FitConfig(
-        steps=30, batch_size=8, learning_rate=1e-3, warmup_steps=1, report_every=30, validation_rows=4
-    )
+    settings = replace(FIT, steps=30, batch_size=8, report_every=30)
     fit(objective, pairs(), settings, tmp_path, lambda new, _: metrics.update(new))
     assert metrics["validation_preferred"] == 1
     for name, value in objective.named_parameters():
@@ -154,38 +148,17 @@ def test_whole_draws_are_preferred_and_sure_ones_count_half_as_much():
     np.testing.assert_allclose(preference(np.array([0.5]), np.array([0.25])), 2 * np.log(0.5))
 
 
-def test_a_scored_draw_is_the_same_draw(bundle, tmp_path):
-    save_model(WholenessNet(input_size=32, channels=(8, 8, 16)), Path(bundle) / "wholeness")
-    config = GenerateConfig(output=str(tmp_path), bundle=bundle, voters=[], batch_size=2, min_wholeness=0.0)
-    numbers = {"index": np.arange(3)}  # the second batch is filled up
-    plain, scored = LatentDrawer(config)(numbers), ScoredDrawer(config, ["residual", "separable"])(numbers)
-    np.testing.assert_array_equal(scored["latents"], plain["latents"])
-    assert scored["action_units"].shape == (3, len(ACTION_UNITS))
-    assert len(scored["input_ids"]) == 3 and np.isfinite(scored["score"]).all()
-
-    taken = take_pairs({"sample_id": np.array([5]), "pair": np.array([[1, 0]])}, scored)
-    np.testing.assert_array_equal(taken["latents"][0, 0], scored["latents"][1])
-    np.testing.assert_array_equal(taken["action_units"][0, 1], scored["action_units"][0])
-
-
 def test_what_cannot_be_preferred_is_refused(tmp_path):
     with pytest.raises(InputError, match="preference_draws=0"):
         train_preference(TrainingConfig(preference_draws=0))
     with pytest.raises(InputError, match="no wholeness/"):
         train_preference(TrainingConfig(bundle=str(tmp_path)))
-    (tmp_path / "experts" / "guide").mkdir(parents=True)
-    with pytest.raises(InputError, match="no expert beside the guide"):
-        judges(tmp_path)
-    (tmp_path / "experts" / "other").mkdir()
-    assert judges(tmp_path) == ["other"]
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("two_cpus")
 def test_a_model_learns_on_ray_train_from_its_own_draws(tmp_path):
-    fit_settings = FitConfig(
-        steps=2, batch_size=4, report_every=2, checkpoint_every=2, validation_rows=4, warmup_steps=1
-    )
+    fit_settings = replace(FIT, steps=2, report_every=2, checkpoint_every=2)
     config = tiny_training(
         write_fetext(tmp_path / "fetext"), tmp_path, preference=fit_settings, preference_draws=240
     )
