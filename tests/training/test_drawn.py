@@ -34,8 +34,6 @@ def test_drawn_latents_are_those_that_generate_decodes(config):
 
     readings = read_au_prior(Path(config.bundle) / AU_PRIOR)
     plan = Plan(config, {"model": None, "adapter": None}, readings=readings)
-        config, {"model": None, "adapter": None}, readings=read_au_prior(Path(config.bundle) / AU_PRIOR)
-    )
     generator = ImageGenerator(config)
     table = generator(sample_rows([asdict(plan_row(plan, index)) for index in range(2)], []))
     vae = generator.components.vae
