@@ -88,7 +88,8 @@ class TrainingConfig:
     as it is and from `feranno_views` random views of it. What tells a finished bundle's whole faces from
     broken ones learns from `ratings`, a CSV file that rates samples of the dataset `rated`, and starts from
     the expert `wholeness_base`. With that network and the experts, `preference` (no steps by default) ranks
-    `preference_draws` of the model's own draws, and teaches it to prefer the better ones.
+    `preference_draws` of the model's own draws, and teaches it to prefer the better ones; then it goes
+    `preference_stride` times as far as it learnt to.
     """
 
     input: str = "fetext"
@@ -122,4 +123,5 @@ class TrainingConfig:
     wholeness_base: str = "separable"
     preference: FitConfig = field(default_factory=lambda: FitConfig(steps=0))
     preference_draws: int = 1536
+    preference_stride: float = 1.0
     workers: WorkersConfig = field(default_factory=WorkersConfig)

@@ -91,12 +91,12 @@ def denoise(
     skipped = torch.zeros(len(latents), dtype=torch.int64, device=latents.device)
 
     for step, timestep in enumerate(timesteps):
-        contexts = [components.context(empty_embeds)]
+        contexts = [] if text_scale == 1 else [components.context(empty_embeds)]
         if au_scale != text_scale:
             contexts.append(components.context(prompt_embeds))
 
         if guidance and targets is not None and step in guided_steps:
-            predictions = _predict(components, latents, timestep, contexts)
+            predictions = _predict(components, latents, timestep, contexts) if contexts else []
             with torch.enable_grad():
                 prompt_embeds = prompt_embeds.detach().requires_grad_()
                 context = components.context(prompt_embeds, au_tokens)
@@ -110,8 +110,9 @@ def denoise(
             context = components.context(prompt_embeds, au_tokens)
             predictions = _predict(components, latents, timestep, [*contexts, context])
 
-        # Two predictions if the scales are equal: the text-only one cancels and the first stands for it.
-        prediction = combine(predictions[0], predictions[-2], predictions[-1], text_scale, au_scale)
+        # What cancels is not predicted, and the first prediction stands for it: that of the text alone where
+        # the scales are equal, that of the empty prompt where the text's is 1.
+        prediction = combine(predictions[0], predictions[-2:][0], predictions[-1], text_scale, au_scale)
         if weak_scale and components.weak_unet is not None and step >= first_autoguided:
             weak = components.weak_unet(latents, timestep, encoder_hidden_states=context).sample
             prediction = autoguide(prediction, predictions[-1], weak, weak_scale)

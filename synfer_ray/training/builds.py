@@ -128,8 +128,8 @@ def build_weak_unet(bundle: str, architecture: ArchitectureConfig) -> Objective:
     )
 
 
-def build_preference(bundle: str) -> Objective:
-    """The bundle's U-Net as it is, to learn on beside what it was.
+def build_preference(bundle: str, stride: float = 1.0) -> Objective:
+    """The bundle's U-Net as it is, to learn on beside what it was, and to be moved `stride` times as far.
 
     Raises:
         InputError: the bundle has no AU adapter.
@@ -140,9 +140,8 @@ def build_preference(bundle: str) -> Objective:
     parts = load_components(bundle)
     if parts.adapter is None:
         raise InputError(f"{bundle} has no au_adapter/, whose tokens its U-Net reads: train it first")
-    return PreferenceObjective(
-        parts.unet, parts.text_encoder, parts.adapter, parts.scheduler, empty_ids(parts.tokenizer)
-    )
+    conditions = parts.text_encoder, parts.adapter, parts.scheduler, empty_ids(parts.tokenizer)
+    return PreferenceObjective(parts.unet, *conditions, stride=stride)
 
 
 def build_feranno(bundle: str, class_share: np.ndarray, image_size: int, head: FERAnnoConfig) -> Objective:

@@ -188,7 +188,7 @@ def train_preference(config: TrainingConfig) -> None:
         raise InputError(f"{config.bundle} has no {WHOLENESS}/, which tells better draws: train it first")
     from synfer_ray.training.drawn import preferred_pairs
 
-    build = partial(build_preference, config.bundle)
+    build = partial(build_preference, config.bundle, config.preference_stride)
     _train(config, "preference", build, preferred_pairs(config), config.preference, ["unet"])
 
 

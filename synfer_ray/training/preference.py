@@ -1,7 +1,8 @@
 """The model learns from its own draws which it had better made: whole faces that show what was asked for.
 
 Pairs of draws of one expression, the better one first, by Diffusion-DPO (Wallace et al. 2024): of the better
-draw the model is to predict the noise better than it did, of the worse one worse.
+draw the model is to predict the noise better than it did, of the worse one worse. Where that leads, the model
+then goes a few times as far (ExPO, Zheng et al. 2025).
 """
 
 from collections.abc import Iterator
@@ -38,10 +39,12 @@ class PreferenceObjective(ConditionedObjective):
     Args:
         unet: learns; what it was stays beside it.
         conditions: what `ConditionedObjective` takes.
+        stride: how many times as far as it learnt to go the exported model is from what it was.
     """
 
-    def __init__(self, unet: "UNet2DConditionModel", *conditions):
+    def __init__(self, unet: "UNet2DConditionModel", *conditions, stride: float = 1.0):
         super().__init__(*conditions)
+        self.stride = stride
         self.reference = deepcopy(unet).requires_grad_(False)
         self.adapter.attach(self.reference)  # the copy has one of its own, which would stay on its device
         self.unet = unet.requires_grad_(True)
@@ -78,10 +81,14 @@ class PreferenceObjective(ConditionedObjective):
         return torch.cat([self.text_encoder(input_ids)[0], au_tokens], dim=1)
 
     def export(self, folder: Path) -> None:
-        """Writes the U-Net in diffusers' layout, without its adapter, in half precision."""
+        """Writes the U-Net, moved on by `stride`, without its adapter, in half precision."""
         from synfer_ray.diffusion.au_adapter import AUAdapter
 
-        AUAdapter.detach(self.unet)
+        for network in (self.unet, self.reference):
+            AUAdapter.detach(network)
+        with torch.no_grad():
+            for value, before in zip(self.unet.parameters(), self.reference.parameters(), strict=True):
+                value.copy_(torch.lerp(before, value, self.stride))
         save_half(self.unet, folder)
 
 

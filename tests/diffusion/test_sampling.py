@@ -53,11 +53,18 @@ def test_both_forms_of_equation_2_are_the_sampler_step():
     torch.testing.assert_close(by_x0, printed, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("guidance_rescale, eta", [(0.0, 0.0), (0.7, 0.0), (0.0, 1.0)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"guidance_scale": 5.0},
+        {"guidance_scale": 1.0},
+        {"guidance_scale": 5.0, "guidance_rescale": 0.7},
+        {"guidance_scale": 5.0, "eta": 1.0},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_gives_the_images_of_stable_diffusion_pipeline_bit_for_bit(
-    tmp_path, prediction_type, guidance_rescale, eta
-):
+def test_gives_the_images_of_stable_diffusion_pipeline_bit_for_bit(tmp_path, prediction_type, settings):
     tiny = tiny_components(adapter=False, prediction_type=prediction_type)
     components = load_components(save_components(tiny, tmp_path / "model"))
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
@@ -69,13 +76,11 @@ def test_gives_the_images_of_stable_diffusion_pipeline_bit_for_bit(
         height=32,
         width=32,
         num_inference_steps=4,
-        guidance_scale=5.0,
-        guidance_rescale=guidance_rescale,
-        eta=eta,
+        **settings,
         generator=[row_generator(seed) for seed in (1, 2, 3)],
         output_type="pt",
     ).images
-    latents = sample(components, guidance_scale=5.0, guidance_rescale=guidance_rescale, eta=eta).latents
+    latents = sample(components, **settings).latents
     images = (decode_latents(components, latents) / 2 + 0.5).clamp(0, 1)
     assert torch.equal(images, expected)
     assert images.std() > 0.01
@@ -125,8 +130,26 @@ def test_forwards_are_batched_and_the_guided_branch_runs_once():
     sample(components, guidance_scale=5.0, au_guidance_scale=2.0, au_tokens=None)
     assert sizes == [6] * 4  # no action units to weigh
     sizes.clear()
+    sample(components, guidance_scale=1.0, au_guidance_scale=2.0)
+    assert sizes == [6] * 4  # the empty prompt has no weight
+    sizes.clear()
+    sample(components, guidance_scale=1.0, au_tokens=None)
+    assert sizes == [3] * 4
+    sizes.clear()
     sample(components, guidance=SemanticGuidance(TanhGuide(), start=0.5), targets=TARGETS)
     assert sizes == [6, 6, 3, 3, 6]  # the third step is the guided one: its conditional branch runs apart
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("au_guidance_scale", [1.0, 2.0])
+def test_a_text_scale_of_1_needs_no_empty_prompt(guided, au_guidance_scale):
+    components = tiny_components()
+    options = {"guidance": SemanticGuidance(TanhGuide(), start=0.5), "targets": TARGETS} if guided else {}
+    without, nearly = (
+        sample(components, guidance_scale=scale, au_guidance_scale=au_guidance_scale, **options).latents
+        for scale in (1.0, 1.0 + 1e-6)
+    )
+    torch.testing.assert_close(without, nearly, rtol=1e-3, atol=1e-3)
 
 
 def test_starts_in_the_middle_of_the_schedule():

@@ -97,6 +97,22 @@ def test_it_learns_to_prefer_and_only_the_unet_learns(bundle, tmp_path):
     assert exported.state_dict().keys() == before.state_dict().keys()
 
 
+def test_it_goes_as_far_as_its_stride_says(bundle, tmp_path):
+    moved = {}
+    for stride in (1.0, 3.0):
+        objective = build_preference(bundle, stride)
+        with torch.no_grad():
+            objective.unet.conv_out.bias += 0.125
+        objective.export(tmp_path / str(stride))
+        exported = UNet2DConditionModel.from_pretrained(tmp_path / str(stride)).state_dict()
+        before = UNet2DConditionModel.from_pretrained(f"{bundle}/unet").state_dict()
+        moved[stride] = {name: exported[name] - before[name] for name in before}
+    for name, step in moved[1.0].items():
+        expected = 0.125 if name == "conv_out.bias" else 0.0
+        torch.testing.assert_close(step, torch.full_like(step, expected), atol=1e-3, rtol=0)
+        torch.testing.assert_close(moved[3.0][name], torch.full_like(step, 3 * expected), atol=1e-3, rtol=0)
+
+
 def test_the_reference_reads_the_same_adapter(bundle):
     objective = build_preference(bundle)
     processors = objective.reference.attn_processors.values()
