@@ -41,7 +41,7 @@ from synfer_ray.storage.manifest import check_plan, claim_output, read_manifest
 from synfer_ray.storage.shards import read_commits, remove_orphans
 from synfer_ray.storage.verify import discard_damaged
 
-MIN_WHOLENESS = 0.75
+MIN_WHOLENESS = 0.85
 """What a face needs where the settings say nothing."""
 
 
@@ -204,6 +204,11 @@ def check(config: GenerateConfig, bundle: Path) -> None:
         )
     if not 0 <= config.sampling.eta <= 1:
         raise InputError(f"sampling.eta={config.sampling.eta} is not in [0, 1]")
+    if config.sampling.negative_prompt and config.sampling.guidance_scale == 1:
+        raise InputError(
+            f"sampling.negative_prompt={config.sampling.negative_prompt!r} has no weight with "
+            "sampling.guidance_scale=1; a scale above 1 leads away from it"
+        )
     if config.layout.mode == "ddim_inversion" and config.sampling.eta:
         raise InputError(
             f"sampling.eta={config.sampling.eta}: new noise takes the place of what ddim_inversion finds; "

@@ -14,16 +14,18 @@ class SamplingConfig:
     """How many steps the sampler takes and how strongly it follows the conditions.
 
     `eta` is the share of new noise in a step: 0 is DDIM; 1 corrects more of what earlier steps got wrong, and
-    does not go with `ddim_inversion`. With `au_guidance_scale: null` the action units weigh as much as the
-    text, for a third less compute. `autoguidance_scale` says how far to go away from what a worse version of
-    the model predicts, from the share `autoguidance_start` of the steps on; by default 0.3 where a bundle has
-    one in `weak_unet/`. `guidance_rescale` takes back that share of the contrast that strong scales add.
+    does not go with `ddim_inversion`. A `guidance_scale` of 1 is the text as it is: the empty or negative
+    prompt then has no weight and costs nothing. With `au_guidance_scale: null` the action units weigh as much
+    as the text, for one prediction less a step. `autoguidance_scale` says how far to go away from what a
+    worse version of the model predicts, from the share `autoguidance_start` of the steps on; by default 0.3
+    where a bundle has one in `weak_unet/`. `guidance_rescale` takes back that share of the contrast that
+    strong scales add.
     """
 
     num_inference_steps: int = 20
     eta: float = 1.0
-    guidance_scale: float = 1.2
-    au_guidance_scale: float | None = 0.6
+    guidance_scale: float = 1.0
+    au_guidance_scale: float | None = 0.5
     autoguidance_scale: float | None = None
     autoguidance_start: float = 0.7
     guidance_rescale: float = 0.0
@@ -54,7 +56,7 @@ class GuidanceConfig:
     """
 
     guide: str | None = "guide"
-    step_size: float = 0.12
+    step_size: float = 0.06
     norm: str = "token"
     start: float = 0.5
     words_only: bool = True
@@ -89,7 +91,7 @@ class GenerateConfig:
     of some (the default then). `attributes` holds the share of each value, as {gender: {female: 2, male: 1}};
     a pose it does not name is frontal. `enricher` says who words the prompts; with `describe_action_units`
     they tell of the strongest action units in words, too. Faces that look less whole than `min_wholeness`, in
-    0..1, are rejected, by default below 0.75 where the bundle can tell; 0 keeps them all.
+    0..1, are rejected, by default below 0.85 where the bundle can tell; 0 keeps them all.
     """
 
     output: str = MISSING

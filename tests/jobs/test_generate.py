@@ -133,6 +133,10 @@ assert not {{"ray", "torch"}} & set(sys.modules)
             {"sampling": SamplingConfig(autoguidance_scale=1.0)},
             "scale=1.0, but .* no weak_unet/",
         ),
+        (
+            {"sampling": SamplingConfig(guidance_scale=1.0, negative_prompt="blurry")},
+            "negative_prompt='blurry'.*guidance_scale=1",
+        ),
         ({"layout": LayoutConfig(mode="ddim_inversion")}, "sampling.eta=1.0: new noise.*sampling.eta=0"),
         ({"au_prior": "face"}, "face.*faces"),
         ({"au_prior": "textbook"}, 'au_prior: null -> "textbook"'),

@@ -61,8 +61,9 @@ def test_guidance_changes_the_image(config):
 
 
 def test_a_negative_prompt_takes_the_place_of_the_empty_one(config):
-    without = replace(config, guidance=GuidanceConfig(guide=None))
-    sampling = replace(config.sampling, negative_prompt="a sad person")
+    sampling = replace(config.sampling, guidance_scale=2.0)
+    without = replace(config, guidance=GuidanceConfig(guide=None), sampling=sampling)
+    sampling = replace(sampling, negative_prompt="a sad person")
     (plain,) = generate(without, [1])
     (negative,) = generate(replace(without, sampling=sampling), [1])
     assert negative["image"]["bytes"] != plain["image"]["bytes"]
