@@ -3,14 +3,14 @@
 from synfer_ray.config import GenerateConfig, QuickstartConfig, VoteConfig
 from synfer_ray.pipeline import generate
 
-SHARES = {"neutral": 1, "happy": 1, "surprise": 1, "anger": 5, "disgust": 9, "fear": 9, "sad": 10}
+SHARES = {"neutral": 1, "happy": 1, "surprise": 1, "anger": 4, "disgust": 14, "fear": 9, "sad": 8}
 """The fewer faces of an expression pass, the more are planned."""
 ROUNDS = 10
 DEAL = [name for turn in range(max(SHARES.values())) for name in SHARES if turn < SHARES[name]]
 
 
 def quickstart(config: QuickstartConfig) -> None:
-    """Plans 360 images and writes those that pass into `config.output`; again, it finds nothing to do.
+    """Plans 380 images and writes those that pass into `config.output`; again, it finds nothing to do.
 
     Raises:
         InputError: `config.output` belongs to another plan.
