@@ -142,7 +142,11 @@ def run(plan: Plan, indices: Sequence[int], generator: type | None = None, settl
 
 
 def make_plan(config: GenerateConfig, bundle: Path) -> Plan:
-    """Looks up what the settings point to: model files by their fingerprints, and the number of layouts."""
+    """Looks up what the settings point to: model files by their fingerprints, and the number of layouts.
+
+    Raises:
+        InputError: something is missing, or settings of the sampler do not go together.
+    """
     experts = [*config.voters, *([config.guidance.guide] if config.guidance.guide else [])]
     models = model_fingerprints(bundle, experts, config.experts)
     wholeness = config.min_wholeness
@@ -150,6 +154,11 @@ def make_plan(config: GenerateConfig, bundle: Path) -> Plan:
         wholeness = MIN_WHOLENESS if models[WHOLENESS] else 0.0
     if not wholeness:
         models[WHOLENESS] = None  # nothing looks
+    if config.sampling.negative_prompt and config.sampling.guidance_scale == 1:
+        raise InputError(
+            f"sampling.negative_prompt={config.sampling.negative_prompt!r} has no weight with "
+            "sampling.guidance_scale=1; a scale above 1 leads away from it"
+        )
     weak_scale = autoguidance_scale(config.sampling, bool(models[WEAK_UNET]))
     if not weak_scale:
         models[WEAK_UNET] = None
@@ -204,11 +213,6 @@ def check(config: GenerateConfig, bundle: Path) -> None:
         )
     if not 0 <= config.sampling.eta <= 1:
         raise InputError(f"sampling.eta={config.sampling.eta} is not in [0, 1]")
-    if config.sampling.negative_prompt and config.sampling.guidance_scale == 1:
-        raise InputError(
-            f"sampling.negative_prompt={config.sampling.negative_prompt!r} has no weight with "
-            "sampling.guidance_scale=1; a scale above 1 leads away from it"
-        )
     if config.layout.mode == "ddim_inversion" and config.sampling.eta:
         raise InputError(
             f"sampling.eta={config.sampling.eta}: new noise takes the place of what ddim_inversion finds; "

@@ -62,8 +62,10 @@ def sweep_settings(config: SweepConfig) -> GenerateConfig:
     """Settings of a generate job whose first row is the face to sweep; a batch holds all intensities.
 
     Raises:
-        InputError: the sweep names no action unit or intensity, or an intensity is outside [0, 1].
+        InputError: the sweep names no action unit or intensity, or a number is out of its range.
     """
+    if not 0 < config.strength <= 1:
+        raise InputError(f"strength={config.strength} is not above 0 and up to 1")
     if not config.action_units or not config.intensities:
         raise InputError("action_units and intensities must each name at least one")
     if not all(0 <= intensity <= 1 for intensity in config.intensities):
@@ -93,12 +95,19 @@ def generate_sweep(
     names = [choose(name, plan.controlled, "action unit") for name in config.action_units]
     face = asdict(plan_row(plan, 0)) | {"reason": None}
     generator = loaded(ImageGenerator(plan.config))
+
+    def rows(name: str, intensities: Sequence[float]) -> list[Row]:
+        return [
+            face | {"index": place, "action_units": one_unit(name, intensity, plan.controlled)}
+            for place, intensity in enumerate(intensities)
+        ]
+
+    if config.strength < 1 and settings.layout.mode == "none":
+        relaxed = generator.sample(rows(names[0], [0.0] * len(config.intensities)))
+        generator.start_from(relaxed.latents, config.strength)
     sweeps = {}
     for name in names:
-        batch: list[Row] = [
-            face | {"index": place, "action_units": one_unit(name, intensity, plan.controlled)}
-            for place, intensity in enumerate(config.intensities)
-        ]
+        batch = rows(name, config.intensities)
         generator.generate(batch, batch)
         sweeps[name] = [image_of(row) for row in batch]
     return sweeps

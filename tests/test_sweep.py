@@ -53,6 +53,18 @@ def test_faces_of_a_sweep_differ_by_the_intensity_alone(bundle, layout):
     assert not np.array_equal(faces["AU04"][-1], faces["AU12"][-1])
 
 
+def test_faces_stay_closer_to_the_relaxed_one_that_they_continue_from(bundle):
+    changes = {}
+    for strength in (0.5, 1.0):
+        swept = config(bundle, "", action_units=["AU12"], intensities=[0.0, 1.0], strength=strength)
+        swept.generate["sampling"] = {"num_inference_steps": 4}
+        none, full = (face.astype(float) for face in faces_of(swept, bundle)["AU12"])
+        changes[strength] = np.abs(full - none).mean()
+    assert 0 < changes[0.5] < 0.9 * changes[1.0]
+    with pytest.raises(InputError, match="strength=0 is not above 0"):
+        sweep_settings(config(bundle, "", strength=0))
+
+
 def test_another_seed_is_another_face(bundle):
     first, again, other = (
         faces_of(config(bundle, "", action_units=["AU04"], intensities=[0.0], seed=seed), bundle)["AU04"][0]

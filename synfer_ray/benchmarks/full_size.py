@@ -52,12 +52,13 @@ def count_image(config: FullSizeConfig) -> dict[str, list[float]]:
         raise InputError(f"full_size.image_sizes are {config.image_sizes}; two are compared, as in [512,256]")
     choose(config.dtype, DTYPES, "full_size.dtype")
     large, small = (stage_flops(size) for size in config.image_sizes)
-    passes = 2 * config.num_inference_steps
+    predictions = 1 if config.guidance_scale == 1 else 2
+    passes = predictions * config.num_inference_steps
     image = passes * large["unet"] + large["decode"]
     share = len(guided_steps(config.guidance_start, config.num_inference_steps)) / config.num_inference_steps
 
     def guided(pass_and_back: int) -> float:
-        return 1 + share * (pass_and_back - large["unet"]) / (2 * large["unet"])
+        return 1 + share * (pass_and_back - large["unet"]) / (predictions * large["unet"])
 
     return {
         "H1 TFLOP": [image / 1e12],

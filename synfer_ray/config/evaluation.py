@@ -49,7 +49,8 @@ class SweepConfig:
     """Faces that differ in one action unit alone, in a picture: what the AU adapter has learnt.
 
     `output` is a PNG file; `generate` holds settings of the generate job. Guidance is off unless it names a
-    guide.
+    guide. Every face continues from the relaxed one, noised as far as `strength` says, so that hair and light
+    stay; with 1 each is drawn from the noise alone, and so it is where `generate` names a layout.
     """
 
     output: str = MISSING
@@ -57,4 +58,5 @@ class SweepConfig:
     intensities: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
     expression: str = "neutral"
     seed: int = 0
+    strength: float = 0.7
     generate: dict[str, Any] = field(default_factory=dict)

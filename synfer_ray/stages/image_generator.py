@@ -84,6 +84,7 @@ class ImageGenerator:
         if config.min_wholeness:
             self.wholeness = load_model(WholenessNet, bundle / WHOLENESS).to(device).requires_grad_(False)
         self.layouts = open_layouts(config.layout, bundle)
+        self.drawn: tuple[Tensor, float] | None = None
         self.empty_embeds = encode_prompt(
             self.components, [config.sampling.negative_prompt] * config.batch_size
         )
@@ -137,6 +138,10 @@ class ImageGenerator:
             token_mask=word_mask(self.components, prompts) if self.config.guidance.words_only else None,
         )
 
+    def start_from(self, latents: Tensor, strength: float) -> None:
+        """Lends the layout of `latents` [B, C, h, w] to every later batch, as `partial_noise` does (4.3)."""
+        self.drawn = latents, strength
+
     def start(self, rows: list[Row], generators: list[torch.Generator]) -> tuple[Tensor, int]:
         """Returns the start latents and the first step to take: noise, or the layout of a face (4.3).
 
@@ -146,6 +151,9 @@ class ImageGenerator:
         steps = self.config.sampling.num_inference_steps
         noise = next_noise(generators, components.latent_shape(self.image_size))
         noise = noise.to(components.device, components.dtype)
+        if self.drawn is not None:
+            faces, strength = self.drawn
+            return partial_noise(faces, strength, noise, components.scheduler, steps)
         if self.layouts is None:
             return noise, 0
         numbers = [int(row["layout_source"].rsplit("-", 1)[1]) for row in rows]

@@ -1,6 +1,7 @@
 """The parts of a bundle, each trained by one function: what it learns from, what it builds, where it goes."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -177,11 +178,14 @@ def train_wholeness(config: TrainingConfig) -> None:
 def train_preference(config: TrainingConfig) -> None:
     """Teaches `unet/` which of its draws are better, by `wholeness/` and the experts.
 
-    Its samples then need new ratings, and FERAnno reads features that have moved a little.
+    Its samples then need new ratings, and FERAnno reads features that have moved.
 
     Raises:
-        InputError: `preference_draws` is no positive number, or the bundle has no `wholeness/`.
+        InputError: `preference_draws` or `preference_stride` is no positive number, or the bundle has no
+            `wholeness/`.
     """
+    if not 0 < config.preference_stride < math.inf:
+        raise InputError(f"preference_stride={config.preference_stride} is no positive number")
     if config.preference_draws < 1:
         raise InputError(f"preference_draws={config.preference_draws}: the model learns from its own draws")
     if not (Path(config.bundle) / WHOLENESS).is_dir():
@@ -189,7 +193,9 @@ def train_preference(config: TrainingConfig) -> None:
     from synfer_ray.training.drawn import preferred_pairs
 
     build = partial(build_preference, config.bundle, config.preference_stride)
-    _train(config, "preference", build, preferred_pairs(config), config.preference, ["unet"])
+    before = fingerprint_folder(Path(config.bundle) / "unet")  # another U-Net learns from its own draws anew
+    pairs = preferred_pairs(config)
+    _train(config, "preference", build, pairs, config.preference, ["unet"], run=f"preference-{before}")
 
 
 def _train(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from synfer_ray.training.conditions import ConditionedObjective
 from synfer_ray.training.diffusion import denoising_errors
-from synfer_ray.training.loop import Batch
+from synfer_ray.training.loop import Arrays, Batch
 from synfer_ray.training.saving import save_half
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class PreferenceObjective(ConditionedObjective):
     Args:
         unet: learns; what it was stays beside it.
         conditions: what `ConditionedObjective` takes.
-        stride: how many times as far as it learnt to go the exported model is from what it was.
+        stride: the exported model is so many times as far from what it was as the one that learnt.
     """
 
     def __init__(self, unet: "UNet2DConditionModel", *conditions, stride: float = 1.0):
@@ -79,6 +79,10 @@ class PreferenceObjective(ConditionedObjective):
         input_ids = torch.where((draw < WITHOUT_BOTH)[:, None], self.empty_ids, input_ids)
         au_tokens = self.adapter.encode(action_units, draw < WITHOUT_BOTH + WITHOUT_AU)
         return torch.cat([self.text_encoder(input_ids)[0], au_tokens], dim=1)
+
+    def final_metrics(self, held_out: Arrays, device: torch.device) -> dict[str, float]:
+        """The stride, to be on record with what it was applied to."""
+        return {"stride": self.stride}
 
     def export(self, folder: Path) -> None:
         """Writes the U-Net, moved on by `stride`, without its adapter, in half precision."""

@@ -60,6 +60,12 @@ def test_settings_that_cannot_be_measured_are_refused():
         count_image(FullSizeConfig(dtype="int4"))
 
 
+def test_a_text_scale_of_1_halves_the_denoising():
+    guided, plain = (count_image(FullSizeConfig(guidance_scale=scale)) for scale in (7.5, 1.0))
+    decoder = guided["H5 FLOP"][0] * guided["H1 TFLOP"][0]
+    assert guided["H1 TFLOP"][0] - decoder == pytest.approx(2 * (plain["H1 TFLOP"][0] - decoder))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_what_the_gpu_part_measures_on_a_tiny_model(tmp_path, two_cpus, monkeypatch):

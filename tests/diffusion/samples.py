@@ -39,6 +39,5 @@ def sample(components: Components, prompts=PROMPTS, seeds=(1, 2, 3), start_step=
         start_step,
         generators=generators,
         prompt_embeds=encode_prompt(components, prompts),
-        empty_embeds=encode_prompt(components, [""] * len(prompts)),
-        **options,
+        **{"empty_embeds": encode_prompt(components, [""] * len(prompts))} | options,
     )

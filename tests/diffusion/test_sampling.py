@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from synfer_ray.diffusion.components import Components, decode_latents, load_components
+from synfer_ray.diffusion.components import Components, decode_latents, encode_prompt, load_components
 from synfer_ray.diffusion.guidance import SemanticGuidance
 from synfer_ray.diffusion.noise import row_generator
 from synfer_ray.diffusion.sampling import pad_batch, predict_x0
@@ -98,11 +98,12 @@ def test_steps_full_of_noise_are_finite_where_a_schedule_starts_without_signal(s
 
 @pytest.mark.parametrize("eta", [0.0, 0.7])
 @pytest.mark.parametrize("guided", [False, True])
-@pytest.mark.parametrize("au_guidance_scale", [None, 2.0])
-def test_a_row_is_bit_identical_whatever_its_neighbours_are(guided, au_guidance_scale, eta):
+@pytest.mark.parametrize("guidance_scale, au_guidance_scale", [(3.0, None), (3.0, 2.0), (1.0, 2.0)])
+def test_a_row_is_bit_identical_whatever_its_neighbours_are(guided, guidance_scale, au_guidance_scale, eta):
     components = tiny_components()
     components.weak_unet = tiny_weak_unet()
-    options = {"au_guidance_scale": au_guidance_scale, "guidance_rescale": 0.5, "eta": eta}
+    scales = {"guidance_scale": guidance_scale, "au_guidance_scale": au_guidance_scale}
+    options = {**scales, "guidance_rescale": 0.5, "eta": eta}
     if guided:
         options["guidance"] = SemanticGuidance(TanhGuide(), start=0.2)
     first = sample(components, targets=TARGETS, **options)
@@ -136,8 +137,12 @@ def test_forwards_are_batched_and_the_guided_branch_runs_once():
     sample(components, guidance_scale=1.0, au_tokens=None)
     assert sizes == [3] * 4
     sizes.clear()
-    sample(components, guidance=SemanticGuidance(TanhGuide(), start=0.5), targets=TARGETS)
+    guided = {"guidance": SemanticGuidance(TanhGuide(), start=0.5), "targets": TARGETS}
+    sample(components, **guided)
     assert sizes == [6, 6, 3, 3, 6]  # the third step is the guided one: its conditional branch runs apart
+    sizes.clear()
+    sample(components, guidance_scale=1.0, **guided)
+    assert sizes == [3] * 4
 
 
 @pytest.mark.parametrize("guided", [False, True])
@@ -145,11 +150,11 @@ def test_forwards_are_batched_and_the_guided_branch_runs_once():
 def test_a_text_scale_of_1_needs_no_empty_prompt(guided, au_guidance_scale):
     components = tiny_components()
     options = {"guidance": SemanticGuidance(TanhGuide(), start=0.5), "targets": TARGETS} if guided else {}
-    without, nearly = (
-        sample(components, guidance_scale=scale, au_guidance_scale=au_guidance_scale, **options).latents
-        for scale in (1.0, 1.0 + 1e-6)
-    )
-    torch.testing.assert_close(without, nearly, rtol=1e-3, atol=1e-3)
+    options["au_guidance_scale"] = au_guidance_scale
+    nearly = sample(components, guidance_scale=1.0 + 1e-6, **options)
+    nothing = torch.full_like(encode_prompt(components, [""] * len(PROMPTS)), float("nan"))
+    without = sample(components, guidance_scale=1.0, empty_embeds=nothing, **options)
+    torch.testing.assert_close(without.latents, nearly.latents, rtol=1e-3, atol=1e-3)
 
 
 def test_starts_in_the_middle_of_the_schedule():

@@ -1,4 +1,6 @@
+import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
+from safetensors.torch import load
 
 from synfer_ray.calibration.wholeness import WholenessNet
 from synfer_ray.config import TrainingConfig
@@ -167,6 +170,8 @@ def test_whole_draws_are_preferred_and_sure_ones_count_half_as_much():
 def test_what_cannot_be_preferred_is_refused(tmp_path):
     with pytest.raises(InputError, match="preference_draws=0"):
         train_preference(TrainingConfig(preference_draws=0))
+    with pytest.raises(InputError, match=r"preference_stride=0\.0 is no positive"):
+        train_preference(TrainingConfig(preference_stride=0.0))
     with pytest.raises(InputError, match="no wholeness/"):
         train_preference(TrainingConfig(bundle=str(tmp_path)))
 
@@ -176,11 +181,22 @@ def test_what_cannot_be_preferred_is_refused(tmp_path):
 def test_a_model_learns_on_ray_train_from_its_own_draws(tmp_path):
     fit_settings = replace(FIT, steps=2, report_every=2, checkpoint_every=2)
     config = tiny_training(
-        write_fetext(tmp_path / "fetext"), tmp_path, preference=fit_settings, preference_draws=240
+        write_fetext(tmp_path / "fetext"),
+        tmp_path,
+        preference=fit_settings,
+        preference_draws=240,
+        preference_stride=3.0,
     )
     bundle = save_tiny_bundle(Path(config.bundle))
     save_model(WholenessNet(input_size=32, channels=(8, 8, 16)), bundle / "wholeness")
-    weights = (bundle / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
-    train_part(config, "preference")
-    assert (bundle / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() != weights
-    load_components(bundle)
+    file, record = bundle / "unet" / "diffusion_pytorch_model.safetensors", bundle / "training.json"
+    seen = [file.read_bytes()]
+    for _ in range(2):
+        train_part(config, "preference")
+        assert json.loads(record.read_text())["preference"]["metrics"]["stride"] == 3
+        record.unlink()  # asked to learn on, it starts from what it is now
+        seen.append(file.read_bytes())
+    assert len(set(seen)) == 3
+    weights = [torch.cat([value.flatten().float() for value in load(each).values()]) for each in seen]
+    first, second = (after - before for before, after in pairwise(weights))
+    assert F.cosine_similarity(first, second, dim=0) > -0.9  # and does not take back what it learnt
