@@ -1,8 +1,8 @@
 """The model learns from its own draws which it had better made: whole faces that show what was asked for.
 
 Pairs of draws of one expression, the better one first, by Diffusion-DPO (Wallace et al. 2024): of the better
-draw the model is to predict the noise better than it did, of the worse one worse. Where that leads, the model
-then goes a few times as far (ExPO, Zheng et al. 2025).
+draw the model is to predict the noise better than it did, of the worse one worse. Where that leads, it can
+then go a few times as far (ExPO, Zheng et al. 2025).
 """
 
 from collections.abc import Iterator
