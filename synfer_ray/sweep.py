@@ -1,6 +1,7 @@
 """What a bundle knows of action units: one from weak to strong, everything else the same, noise included."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from synfer_ray.config import GenerateConfig, SweepConfig
+from synfer_ray.diffusion.editing import Edit
 from synfer_ray.errors import InputError, RunFailed, choose
+from synfer_ray.faces.alignment import CANONICAL
 from synfer_ray.pipeline import make_plan
 from synfer_ray.plan import plan_row
 from synfer_ray.settings import merge_config
@@ -19,13 +23,19 @@ from synfer_ray.stages.model_stage import loaded
 from synfer_ray.stages.sample_rows import Row
 from synfer_ray.storage.bundle import find_bundle
 from synfer_ray.storage.locations import filesystem, write_bytes
-from synfer_ray.taxonomy.action_units import ACTION_UNITS, FACS_NAMES, LEFT_RIGHT, au_vector
+from synfer_ray.taxonomy.action_units import ACTION_UNITS, FACS_NAMES, LEFT_RIGHT, UPPER_FACE, au_vector
 
 if TYPE_CHECKING:
     from synfer_ray.calibration.networks import ActionUnitNet
 
-UNGUIDED = {"guidance": {"guide": None}}
-"""A guide would pull every face back to the one expression."""
+UNGUIDED = {"guidance": {"guide": None}, "sampling": {"au_guidance_scale": 2.5}}
+"""A guide would pull every face back to the one expression; and action units are to be seen."""
+FOREHEAD, SIDE = 0.05, 0.1
+"""Shares of an aligned face's image above the brows, however high they are raised, and beside the cheeks."""
+BORDER = float(CANONICAL.imag[[0, 2]].mean())
+"""Where the upper face ends: halfway from the eyes to the mouth."""
+SOFTNESS = 0.05
+"""How gently one half fades into the other, as a share of the image."""
 
 
 def sweep(config: SweepConfig) -> None:
@@ -102,15 +112,34 @@ def generate_sweep(
             for place, intensity in enumerate(intensities)
         ]
 
-    if config.strength < 1 and settings.layout.mode == "none":
-        relaxed = generator.sample(rows(names[0], [0.0] * len(config.intensities)))
-        generator.start_from(relaxed.latents, config.strength)
+    edits: dict[str, Edit] = {}
+    if settings.layout.mode == "none" and (config.local or config.strength < 1):
+        relaxed = generator.sample(rows(names[0], [0.0] * len(config.intensities))).latents
+        size = relaxed.shape[-2:]
+        masks = {name: half_face(name, *size) if config.local else torch.ones(size) for name in names}
+        edits = {name: Edit(relaxed, config.strength, mask) for name, mask in masks.items()}
     sweeps = {}
     for name in names:
         batch = rows(name, config.intensities)
-        generator.generate(batch, batch)
+        generator.generate(batch, batch, edits.get(name))
         sweeps[name] = [image_of(row) for row in batch]
     return sweeps
+
+
+def half_face(action_unit: str, height: int, width: int) -> Tensor:
+    """The half of an aligned face, upper or lower, that FACS says an action unit moves.
+
+    Returns:
+        How far each place belongs to it, [height, width] in 0..1.
+    """
+    rows, columns = ((torch.arange(size) + 0.5) / size for size in (height, width))
+    top, end = (FOREHEAD, BORDER) if action_unit in UPPER_FACE else (BORDER, math.inf)
+    return between(top, rows, end)[:, None] * between(SIDE, columns, 1 - SIDE)
+
+
+def between(start: float, places: Tensor, end: float) -> Tensor:
+    """1 from `start` to `end` and 0 beyond, with soft edges."""
+    return torch.sigmoid((places - start) / SOFTNESS) * torch.sigmoid((end - places) / SOFTNESS)
 
 
 def one_unit(name: str, intensity: float, controlled: Sequence[str]) -> list[float]:

@@ -13,7 +13,7 @@ from synfer_ray.plan import plan_row
 from synfer_ray.prompts.cues import without_cues
 from synfer_ray.stages.sample_rows import rejection
 from synfer_ray.storage.weights import load_model, save_model
-from synfer_ray.sweep import generate_sweep, image_of, one_unit, sweep, sweep_settings
+from synfer_ray.sweep import generate_sweep, half_face, image_of, one_unit, sweep, sweep_settings
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from tests.tiny_bundle import save_tiny_bundle
 
@@ -42,27 +42,61 @@ def faces_of(swept: SweepConfig, bundle) -> dict[str, list[np.ndarray]]:
 
 @pytest.mark.parametrize("layout", ["none", "partial_noise", "ddim_inversion"])
 def test_faces_of_a_sweep_differ_by_the_intensity_alone(bundle, layout):
-    swept = config(bundle, "", action_units=["AU04", "AU12"], intensities=[0.0, 0.5, 0.5, 1.0])
+    swept = config(bundle, "", action_units=["AU12", "AU26"], intensities=[0.0, 0.5, 0.5, 1.0])
     swept.generate["layout"] = {"mode": layout}
     faces = faces_of(swept, bundle)
-    assert list(faces) == ["AU04", "AU12"]
+    assert list(faces) == ["AU12", "AU26"]
     for none, half, half_again, full in faces.values():
         assert np.array_equal(half, half_again)
         assert not np.array_equal(none, half) and not np.array_equal(half, full)
-    assert np.array_equal(faces["AU04"][0], faces["AU12"][0])
-    assert not np.array_equal(faces["AU04"][-1], faces["AU12"][-1])
+    assert np.array_equal(faces["AU12"][0], faces["AU26"][0])
+    assert not np.array_equal(faces["AU12"][-1], faces["AU26"][-1])
 
 
 def test_faces_stay_closer_to_the_relaxed_one_that_they_continue_from(bundle):
     changes = {}
     for strength in (0.5, 1.0):
-        swept = config(bundle, "", action_units=["AU12"], intensities=[0.0, 1.0], strength=strength)
+        changed = {"action_units": ["AU12"], "intensities": [0.0, 1.0], "strength": strength}
+        swept = config(bundle, "", local=False, **changed)
         swept.generate["sampling"] = {"num_inference_steps": 4}
         none, full = (face.astype(float) for face in faces_of(swept, bundle)["AU12"])
         changes[strength] = np.abs(full - none).mean()
     assert 0 < changes[0.5] < 0.9 * changes[1.0]
     with pytest.raises(InputError, match="strength=0 is not above 0"):
         sweep_settings(config(bundle, "", strength=0))
+
+
+@pytest.mark.parametrize(("name", "moved"), [("AU04", slice(0, 16)), ("AU12", slice(16, 32))])
+def test_the_other_half_of_the_face_stays(bundle, name, moved):
+    changes = []
+    for local in (True, False):
+        none, full = faces_of(
+            config(bundle, "", action_units=[name], intensities=[0.0, 1.0], local=local, strength=1.0), bundle
+        )[name]
+        change = np.abs(full.astype(float) - none).mean(axis=(1, 2))
+        changes.append(change[moved].sum() / change.sum())
+    assert changes[0] > changes[1] + 0.1  # the tiny decoder looks at the whole image
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "outside"),
+    [
+        ("AU01", [(0.3, 0.3), (0.4, 0.7)], [(0.8, 0.5), (0.35, 0.0)]),
+        ("AUR04", [(0.3, 0.3), (0.4, 0.7)], [(0.8, 0.5), (0.35, 1.0)]),
+        ("AU12", [(0.77, 0.4), (0.99, 0.5)], [(0.3, 0.5), (0.77, 0.0)]),
+    ],
+)
+def test_action_units_move_brows_and_lids_or_the_mouth(name, inside, outside):
+    mask = half_face(name, 64, 64)
+    heights, widths = zip(*(np.array(inside + outside) * 63).round().astype(int))
+    values = mask[list(heights), list(widths)]
+    assert (values[:2] > 0.95).all() and (values[2:] < 0.15).all()
+
+
+def test_both_halves_make_a_face_and_overlap_softly():
+    upper, lower = half_face("AU01", 64, 64), half_face("AU26", 64, 64)
+    assert ((upper + lower)[16:, 16:48] - 1).abs().max() < 0.06
+    torch.testing.assert_close(upper, upper.flip(1))
 
 
 def test_another_seed_is_another_face(bundle):

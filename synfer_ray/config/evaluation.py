@@ -49,8 +49,10 @@ class SweepConfig:
     """Faces that differ in one action unit alone, in a picture: what the AU adapter has learnt.
 
     `output` is a PNG file; `generate` holds settings of the generate job. Guidance is off unless it names a
-    guide. Every face continues from the relaxed one, noised as far as `strength` says, so that hair and light
-    stay; with 1 each is drawn from the noise alone, and so it is where `generate` names a layout.
+    guide, and action units weigh 2.5 unless it says how much. Every face continues from the relaxed one,
+    noised as far as `strength` says, and with `local` only in the half, upper or lower, that the action unit
+    moves. With strength 1 and not `local` each is drawn from the noise alone, and so it is where `generate`
+    names a layout.
     """
 
     output: str = MISSING
@@ -58,5 +60,6 @@ class SweepConfig:
     intensities: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
     expression: str = "neutral"
     seed: int = 0
-    strength: float = 0.7
+    strength: float = 0.85
+    local: bool = True
     generate: dict[str, Any] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from synfer_ray.diffusion.components import (
     load_components,
     word_mask,
 )
+from synfer_ray.diffusion.editing import Edit
 from synfer_ray.diffusion.guidance import SemanticGuidance
 from synfer_ray.diffusion.layout import ddim_invert, partial_noise
 from synfer_ray.diffusion.memory import apply_levers
@@ -84,7 +85,6 @@ class ImageGenerator:
         if config.min_wholeness:
             self.wholeness = load_model(WholenessNet, bundle / WHOLENESS).to(device).requires_grad_(False)
         self.layouts = open_layouts(config.layout, bundle)
-        self.drawn: tuple[Tensor, float] | None = None
         self.empty_embeds = encode_prompt(
             self.components, [config.sampling.negative_prompt] * config.batch_size
         )
@@ -98,9 +98,9 @@ class ImageGenerator:
                 self.generate(group, batch)
         return sample_rows(rows, self.config.voters)
 
-    def generate(self, rows: list[Row], batch: list[Row]) -> None:
+    def generate(self, rows: list[Row], batch: list[Row], edit: Edit | None = None) -> None:
         """Fills in what comes of a batch's rows: image, FERAnno's vote, wholeness, or the reject."""
-        samples = self.sample(batch)
+        samples = self.sample(batch, edit)
         annotation = self.annotator.from_latents(samples.latents) if self.annotator else None
         with torch.inference_mode():
             images = decode_latents(self.components, samples.latents).float()
@@ -119,11 +119,11 @@ class ImageGenerator:
             if annotation and row["index"] < self.config.overlays and row["reason"] is None:
                 write_overlay(self.config.output, row, attention_of(annotation, place))
 
-    def sample(self, rows: list[Row]) -> Samples:
-        """Draws the latents of a whole batch of planned rows."""
+    def sample(self, rows: list[Row], edit: Edit | None = None) -> Samples:
+        """Draws the latents of a whole batch of planned rows, or of a part of each face."""
         prompts = [row["prompt"] for row in rows]
         generators = [row_generator(row["seed"]) for row in rows]
-        latents, start_step = self.start(rows, generators)
+        latents, start_step = self.start(rows, generators, edit)
         return denoise(
             self.components,
             self.config.sampling,
@@ -136,14 +136,13 @@ class ImageGenerator:
             guidance=self.guidance,
             targets=expression_targets(rows).to(self.components.device) if self.guidance else None,
             token_mask=word_mask(self.components, prompts) if self.config.guidance.words_only else None,
+            edit=edit,
         )
 
-    def start_from(self, latents: Tensor, strength: float) -> None:
-        """Lends the layout of `latents` [B, C, h, w] to every later batch, as `partial_noise` does (4.3)."""
-        self.drawn = latents, strength
-
-    def start(self, rows: list[Row], generators: list[torch.Generator]) -> tuple[Tensor, int]:
-        """Returns the start latents and the first step to take: noise, or the layout of a face (4.3).
+    def start(
+        self, rows: list[Row], generators: list[torch.Generator], edit: Edit | None = None
+    ) -> tuple[Tensor, int]:
+        """Returns the start latents and the first step to take: noise, a face, or the layout of one (4.3).
 
         The noise is the first that the rows' generators give.
         """
@@ -151,9 +150,8 @@ class ImageGenerator:
         steps = self.config.sampling.num_inference_steps
         noise = next_noise(generators, components.latent_shape(self.image_size))
         noise = noise.to(components.device, components.dtype)
-        if self.drawn is not None:
-            faces, strength = self.drawn
-            return partial_noise(faces, strength, noise, components.scheduler, steps)
+        if edit:
+            return edit.start(noise, components.scheduler, steps)
         if self.layouts is None:
             return noise, 0
         numbers = [int(row["layout_source"].rsplit("-", 1)[1]) for row in rows]

@@ -53,6 +53,9 @@ FACS_NAMES: dict[str, str] = _MAIN | {
 
 ACTION_UNITS = tuple(FACS_NAMES)
 
+UPPER_FACE = frozenset(name for name in ACTION_UNITS if int(name[-2:]) <= 7)
+"""What FACS counts to the upper face: brows, lids and cheeks. All others move the lower face."""
+
 
 def au_vector(intensities: Mapping[str, float], fill: float = 0.0) -> np.ndarray:
     """Returns the float32 [41] vector of named intensities, `fill` (0 or NaN) elsewhere.
