@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from synfer_ray.config import GenerateConfig, SweepConfig
-from synfer_ray.diffusion.editing import Edit
+from synfer_ray.diffusion.editing import LocalEdit
 from synfer_ray.errors import InputError, RunFailed, choose
 from synfer_ray.faces.alignment import CANONICAL
 from synfer_ray.pipeline import make_plan
@@ -28,7 +28,7 @@ from synfer_ray.taxonomy.action_units import ACTION_UNITS, FACS_NAMES, LEFT_RIGH
 if TYPE_CHECKING:
     from synfer_ray.calibration.networks import ActionUnitNet
 
-UNGUIDED = {"guidance": {"guide": None}, "sampling": {"au_guidance_scale": 2.5}}
+UNGUIDED = {"guidance": {"guide": None}, "sampling": {"au_guidance_scale": 2.0}}
 """A guide would pull every face back to the one expression; and action units are to be seen."""
 FOREHEAD, SIDE = 0.05, 0.1
 """Shares of an aligned face's image above the brows, however high they are raised, and beside the cheeks."""
@@ -86,7 +86,7 @@ def sweep_settings(config: SweepConfig) -> GenerateConfig:
         "compound_share": 0.0,
         "describe_action_units": False,
         "seed": config.seed,
-        "batch_size": len(config.intensities),
+        "batch_size": 1 + len(config.intensities),  # the relaxed face, which the others follow
         "voters": [],
     }
     return merge_config(GenerateConfig, UNGUIDED, config.generate, asked)
@@ -105,6 +105,7 @@ def generate_sweep(
     names = [choose(name, plan.controlled, "action unit") for name in config.action_units]
     face = asdict(plan_row(plan, 0)) | {"reason": None}
     generator = loaded(ImageGenerator(plan.config))
+    size = generator.components.latent_shape(generator.image_size)[1:]
 
     def rows(name: str, intensities: Sequence[float]) -> list[Row]:
         return [
@@ -112,17 +113,12 @@ def generate_sweep(
             for place, intensity in enumerate(intensities)
         ]
 
-    edits: dict[str, Edit] = {}
-    if settings.layout.mode == "none" and (config.local or config.strength < 1):
-        relaxed = generator.sample(rows(names[0], [0.0] * len(config.intensities))).latents
-        size = relaxed.shape[-2:]
-        masks = {name: half_face(name, *size) if config.local else torch.ones(size) for name in names}
-        edits = {name: Edit(relaxed, config.strength, mask) for name, mask in masks.items()}
     sweeps = {}
     for name in names:
-        batch = rows(name, config.intensities)
-        generator.generate(batch, batch, edits.get(name))
-        sweeps[name] = [image_of(row) for row in batch]
+        batch = rows(name, [0.0, *config.intensities])
+        edit = LocalEdit(half_face(name, *size) if config.local else torch.ones(size), config.strength)
+        generator.generate(batch, batch, edit)
+        sweeps[name] = [image_of(row) for row in batch[1:]]
     return sweeps
 
 

@@ -79,7 +79,8 @@ class TrainingConfig:
     `base` is a Stable Diffusion folder or hub id to start from; without it all networks start untrained.
     Faces are resized to `image_size`, by default the size that the model was (or will be) trained on. A
     finished bundle holds `layouts` synthetic faces to start from, and the action units of `au_prior_faces`
-    clear faces of each expression. The diffusion model sees a face of a rare expression up to `rare_repeats`
+    clear faces of each expression; of those named in `au_prior_typical` only what textbooks list, at least
+    as strong as they say. The diffusion model sees a face of a rare expression up to `rare_repeats`
     times an epoch, by the `rare_power` of how much rarer it is; one whose foremost expression has less than
     `clear_share` of the votes it sees once and without caption. `joint` trains that model on with its
     adapter, which pays for small models and is left out (no steps) by default, as is the `weak_unet` of
@@ -100,6 +101,7 @@ class TrainingConfig:
     image_size: int | None = None
     layouts: int = 256
     au_prior_faces: int = 64
+    au_prior_typical: list[str] = field(default_factory=list)
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     autoencoder: FitConfig = field(default_factory=FitConfig)
     diffusion: FitConfig = field(default_factory=FitConfig)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from synfer_ray.config import SamplingConfig
 from synfer_ray.diffusion.components import Components, decode_latents
-from synfer_ray.diffusion.editing import Edit
+from synfer_ray.diffusion.editing import LocalEdit
 from synfer_ray.diffusion.guidance import SemanticGuidance, autoguide, combine, rescale
 from synfer_ray.errors import InputError
 from synfer_ray.storage.bundle import autoguidance_scale
@@ -52,7 +52,7 @@ def denoise(
     targets: Tensor | None = None,
     token_mask: Tensor | None = None,
     # local editing
-    edit: Edit | None = None,
+    edit: LocalEdit | None = None,
 ) -> Samples:
     """Samples latents; every row follows from its own inputs only.
 
@@ -69,7 +69,7 @@ def denoise(
         guidance: the classifier guidance, which needs `targets`; None = the text embedding stays.
         targets: probabilities of the assigned label, [B, 7].
         token_mask: tokens that guidance may move, bool [B, T]; None = all.
-        edit: faces of which a part is drawn anew, and which `latents` continue; it needs `generators`.
+        edit: where alone rows may differ from the first; None = everywhere.
 
     Raises:
         InputError: guidance comes without targets, `eta` without generators, or `autoguidance_scale` does not
@@ -77,8 +77,8 @@ def denoise(
     """
     if guidance and targets is None:
         raise InputError("semantic guidance needs the probabilities of the assigned label")
-    if generators is None and (config.eta or edit):
-        raise InputError(f"eta={config.eta} or an edit adds noise in every step: each row needs a generator")
+    if config.eta and generators is None:
+        raise InputError(f"eta={config.eta} adds noise in every step: each row needs a generator")
     weak_scale = autoguidance_scale(config, components.weak_unet is not None)
     noise_source = list(generators) if generators else None
     scheduler = components.scheduler
@@ -123,8 +123,8 @@ def denoise(
         prediction = rescale(prediction, predictions[-1], config.guidance_rescale)
         eta = min(config.eta, MOST_ETA) if scheduler.alphas_cumprod[timestep] == 0 else config.eta
         latents = scheduler.step(prediction, timestep, latents, eta=eta, generator=noise_source).prev_sample
-        if edit and generators:
-            latents = edit.blend(latents, scheduler, timesteps[step + 1 : step + 2], generators)
+        if edit:
+            latents = edit.blend(latents, (step + 1) / len(timesteps))
     return Samples(latents, skipped)
 
 

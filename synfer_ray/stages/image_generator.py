@@ -21,7 +21,7 @@ from synfer_ray.diffusion.components import (
     load_components,
     word_mask,
 )
-from synfer_ray.diffusion.editing import Edit
+from synfer_ray.diffusion.editing import LocalEdit
 from synfer_ray.diffusion.guidance import SemanticGuidance
 from synfer_ray.diffusion.layout import ddim_invert, partial_noise
 from synfer_ray.diffusion.memory import apply_levers
@@ -98,7 +98,7 @@ class ImageGenerator:
                 self.generate(group, batch)
         return sample_rows(rows, self.config.voters)
 
-    def generate(self, rows: list[Row], batch: list[Row], edit: Edit | None = None) -> None:
+    def generate(self, rows: list[Row], batch: list[Row], edit: LocalEdit | None = None) -> None:
         """Fills in what comes of a batch's rows: image, FERAnno's vote, wholeness, or the reject."""
         samples = self.sample(batch, edit)
         annotation = self.annotator.from_latents(samples.latents) if self.annotator else None
@@ -119,11 +119,11 @@ class ImageGenerator:
             if annotation and row["index"] < self.config.overlays and row["reason"] is None:
                 write_overlay(self.config.output, row, attention_of(annotation, place))
 
-    def sample(self, rows: list[Row], edit: Edit | None = None) -> Samples:
-        """Draws the latents of a whole batch of planned rows, or of a part of each face."""
+    def sample(self, rows: list[Row], edit: LocalEdit | None = None) -> Samples:
+        """Draws the latents of a whole batch of planned rows, which may differ only in one place."""
         prompts = [row["prompt"] for row in rows]
         generators = [row_generator(row["seed"]) for row in rows]
-        latents, start_step = self.start(rows, generators, edit)
+        latents, start_step = self.start(rows, generators)
         return denoise(
             self.components,
             self.config.sampling,
@@ -139,10 +139,8 @@ class ImageGenerator:
             edit=edit,
         )
 
-    def start(
-        self, rows: list[Row], generators: list[torch.Generator], edit: Edit | None = None
-    ) -> tuple[Tensor, int]:
-        """Returns the start latents and the first step to take: noise, a face, or the layout of one (4.3).
+    def start(self, rows: list[Row], generators: list[torch.Generator]) -> tuple[Tensor, int]:
+        """Returns the start latents and the first step to take: noise, or the layout of a face (4.3).
 
         The noise is the first that the rows' generators give.
         """
@@ -150,8 +148,6 @@ class ImageGenerator:
         steps = self.config.sampling.num_inference_steps
         noise = next_noise(generators, components.latent_shape(self.image_size))
         noise = noise.to(components.device, components.dtype)
-        if edit:
-            return edit.start(noise, components.scheduler, steps)
         if self.layouts is None:
             return noise, 0
         numbers = [int(row["layout_source"].rsplit("-", 1)[1]) for row in rows]

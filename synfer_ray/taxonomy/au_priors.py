@@ -81,6 +81,17 @@ def typical_intensity(expression: str, action_unit: str) -> float:
     return sum(known) / len(known) if known else DEFAULT_INTENSITY
 
 
+def listed_units(expression: str) -> tuple[str, ...]:
+    """Returns what the table lists for an expression, prototypical and variant, with left and right forms.
+
+    Raises:
+        InputError: if the expression is unknown.
+    """
+    prior = AU_PRIORS[parse_any_expression(expression)]
+    units = (*prior.prototypical, *prior.variants)
+    return (*units, *(side for unit in units for side in LEFT_RIGHT.get(unit, ())))
+
+
 def sample_action_units(expression: str, rng: np.random.Generator) -> np.ndarray:
     """Draws the AU vector of one face with a basic or compound expression.
 

@@ -7,8 +7,10 @@ import torch
 from numpy.typing import NDArray
 
 from synfer_ray.config import TrainingConfig
-from synfer_ray.storage.au_prior import AU_PRIOR, Readings, write_au_prior
-from synfer_ray.taxonomy.expressions import EXPRESSIONS
+from synfer_ray.storage.au_prior import AU_PRIOR, write_au_prior
+from synfer_ray.taxonomy.action_units import ACTION_UNITS
+from synfer_ray.taxonomy.au_priors import listed_units, sample_action_units
+from synfer_ray.taxonomy.expressions import EXPRESSIONS, parse_expression
 from synfer_ray.training.data import label_distributions, read_columns
 
 RIDGE = 1e-3
@@ -24,13 +26,16 @@ def train_au_prior(config: TrainingConfig) -> None:
         label_distributions(table),
         config.au_prior_faces,
     )
+    rng = np.random.default_rng(0)
+    for name in map(parse_expression, config.au_prior_typical if readings else ()):
+        readings[name] = typical(name, readings[name], rng)
     if readings:
         write_au_prior(Path(config.bundle) / AU_PRIOR, readings)
 
 
 def telling_faces(
     action_units: NDArray[np.float32], label_probs: NDArray[np.float32], count: int
-) -> Readings:
+) -> dict[str, NDArray[np.floating]]:
     """Picks for each expression the action units of `count` faces, clear to annotators and in themselves.
 
     Many a clear face is so by what no action unit tells, and as a request it would only blur the expression.
@@ -50,12 +55,27 @@ def telling_faces(
     if not count or len(np.unique(labels)) < len(EXPRESSIONS):
         return {}
     clarity = np.sqrt(conclude(np.nan_to_num(units), votes) * votes)
-    readings = {}
+    readings: dict[str, NDArray[np.floating]] = {}
     for place, name in enumerate(EXPRESSIONS):
         those = np.flatnonzero(labels == place)
         clearest = those[np.argsort(-clarity[those, place], kind="stable")]
         readings[name] = units[clearest[:count]]
     return readings
+
+
+def typical(
+    expression: str, action_units: NDArray[np.floating], rng: np.random.Generator
+) -> NDArray[np.floating]:
+    """What textbooks list for an expression, at least as strong as they say, and the rest of a face relaxed.
+
+    Clear faces also show what their labeller cannot tell apart, like lids that narrow in a downcast look.
+
+    Args:
+        action_units: readings of faces, [N, 41]; what is not known stays so.
+    """
+    listed = np.isin(ACTION_UNITS, listed_units(expression))
+    told = np.stack([sample_action_units(expression, rng) for _ in action_units])
+    return np.where(listed, np.maximum(action_units, told), 0 * action_units)
 
 
 def conclude(action_units: NDArray[np.float32], label_probs: NDArray[np.float32]) -> NDArray[np.float32]:

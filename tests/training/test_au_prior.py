@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
-from synfer_ray.training.au_prior import conclude, telling_faces
+from synfer_ray.training.au_prior import conclude, telling_faces, typical
 
 FACES = 420
 
@@ -53,6 +54,18 @@ def test_the_regression_is_at_its_optimum_for_expressions_of_equal_weight():
     assert np.abs(surplus).max() < 1e-3
     assert np.mean([(said.argmax(axis=1) == labels)[labels == place].mean() for place in range(7)]) > 0.7
     np.testing.assert_allclose(said.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_typical_faces_show_what_textbooks_list_and_nothing_else():
+    rng = np.random.default_rng(1)
+    read = rng.random((50, 41)).astype(np.float32)
+    read[:, ACTION_UNITS.index("AU15")] = np.nan
+    sad = dict(zip(ACTION_UNITS, typical("sad", read, rng).T))
+    lowered = read[:, ACTION_UNITS.index("AUL04")]
+    assert np.isnan(sad["AU15"]).all()
+    assert (sad["AUL04"] >= lowered).all() and (sad["AUL04"] > lowered).any() and sad["AU04"].min() > 0.2
+    assert (sad["AU01"] >= read[:, ACTION_UNITS.index("AU01")]).all()
+    assert not any(sad[name].any() for name in ("AU07", "AU12", "AUR12", "AU20", "AU26"))
 
 
 @pytest.mark.parametrize("unknown", [0, 7])
