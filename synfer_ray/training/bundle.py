@@ -13,6 +13,7 @@ from synfer_ray.errors import InputError, choose
 from synfer_ray.runtime import ray_session
 from synfer_ray.storage.bundle import WEAK_UNET, WHOLENESS
 from synfer_ray.storage.hub import MODEL_FILES, model_folder
+from synfer_ray.taxonomy.expressions import parse_expression
 from synfer_ray.training import parts
 from synfer_ray.training.au_prior import train_au_prior
 from synfer_ray.training.data import training_image_size
@@ -43,8 +44,10 @@ def train_bundle(config: TrainingConfig) -> None:
     What tells whole faces from broken ones, and with it `preference`, is left out where there are no ratings.
 
     Raises:
-        InputError: `rated` and `ratings` do not come together.
+        InputError: `rated` and `ratings` do not come together, or `au_prior_typical` names no expression.
     """
+    for name in config.au_prior_typical:
+        parse_expression(name)  # it is needed at the end alone
     if bool(config.rated) != bool(config.ratings):
         raise InputError(f"rated={config.rated} ratings={config.ratings}: one needs the other")
     for name in PARTS:

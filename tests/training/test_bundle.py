@@ -88,10 +88,17 @@ def test_wholeness_is_learnt_from_ratings_of_samples(tmp_path):
         train_part(replace(config, bundle=str(tmp_path / "other"), ratings=""), "wholeness")
 
 
-@pytest.mark.parametrize("alone", [{"rated": "RATED"}, {"ratings": "RATINGS.csv"}])
-def test_ratings_and_what_they_rate_come_together_before_anything_is_trained(tmp_path, alone):
-    config = tiny_training(write_fetext(tmp_path / "fetext"), tmp_path, **alone)
-    with pytest.raises(InputError, match="one needs the other"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"rated": "RATED"}, "one needs the other"),
+        ({"ratings": "RATINGS.csv"}, "one needs the other"),
+        ({"au_prior_typical": ["sad", "bored"]}, "bored"),
+    ],
+)
+def test_what_is_needed_at_the_end_is_checked_before_anything_is_trained(tmp_path, wrong, message):
+    config = tiny_training(write_fetext(tmp_path / "fetext"), tmp_path, **wrong)
+    with pytest.raises(InputError, match=message):
         train_bundle(config)
     assert not Path(config.bundle).exists()
 
