@@ -35,13 +35,14 @@ from synfer_ray.storage.bundle import (
     find_bundle,
     model_fingerprints,
     pin_bundle,
+    reads_expressions,
 )
 from synfer_ray.storage.lease import hold_lease
 from synfer_ray.storage.manifest import check_plan, claim_output, read_manifest
 from synfer_ray.storage.shards import read_commits, remove_orphans
 from synfer_ray.storage.verify import discard_damaged
 
-MIN_WHOLENESS = 0.85
+MIN_WHOLENESS, MIN_READABILITY = 0.8, 0.7
 """What a face needs where the settings say nothing."""
 
 
@@ -149,10 +150,12 @@ def make_plan(config: GenerateConfig, bundle: Path) -> Plan:
     """
     experts = [*config.voters, *([config.guidance.guide] if config.guidance.guide else [])]
     models = model_fingerprints(bundle, experts, config.experts)
-    wholeness = config.min_wholeness
+    wholeness, readability = config.min_wholeness, config.min_readability
     if wholeness is None:
         wholeness = MIN_WHOLENESS if models[WHOLENESS] else 0.0
-    if not wholeness:
+    if readability is None:
+        readability = MIN_READABILITY if reads_expressions(bundle) else 0.0
+    if not (wholeness or readability):
         models[WHOLENESS] = None  # nothing looks
     if config.sampling.negative_prompt and config.sampling.guidance_scale == 1:
         raise InputError(
@@ -168,7 +171,13 @@ def make_plan(config: GenerateConfig, bundle: Path) -> Plan:
     layouts = (pool.prefix, len(pool)) if pool else None
     bundle_name = pin_bundle(config.bundle)  # every node must load the same files
     sampling = replace(config.sampling, autoguidance_scale=weak_scale)
-    pinned = replace(config, bundle=bundle_name, min_wholeness=wholeness, sampling=sampling)
+    pinned = replace(
+        config,
+        bundle=bundle_name,
+        min_wholeness=wholeness,
+        min_readability=readability,
+        sampling=sampling,
+    )
     plan = Plan(pinned, models, layouts, controlled_action_units(bundle), au_readings(config, bundle))
     plan_row(plan, 0)  # a wrong expression or attribute shows here
     return plan
@@ -205,12 +214,15 @@ def check(config: GenerateConfig, bundle: Path) -> None:
     if not config.voters:
         raise InputError("voters is empty; labels are calibrated by at least one")
     check_language_model(config.enricher, "enricher")
-    if config.min_wholeness is not None and not 0 <= config.min_wholeness <= 1:
-        raise InputError(f"min_wholeness={config.min_wholeness} is not in [0, 1]")
-    if config.min_wholeness and not (bundle / WHOLENESS).is_dir():
-        raise InputError(
-            f"min_wholeness={config.min_wholeness}, but {bundle} has no {WHOLENESS}/ that could tell"
-        )
+    for name, can_tell in (
+        ("min_wholeness", (bundle / WHOLENESS).is_dir()),
+        ("min_readability", reads_expressions(bundle)),
+    ):
+        least = getattr(config, name)
+        if least is not None and not 0 <= least <= 1:
+            raise InputError(f"{name}={least} is not in [0, 1]")
+        if least and not can_tell:
+            raise InputError(f"{name}={least}, but {bundle} has no {WHOLENESS}/ that could tell")
     if not 0 <= config.sampling.eta <= 1:
         raise InputError(f"sampling.eta={config.sampling.eta} is not in [0, 1]")
     if config.layout.mode == "ddim_inversion" and config.sampling.eta:

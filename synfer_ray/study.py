@@ -14,7 +14,11 @@ from synfer_ray.settings import merge_config
 from synfer_ray.storage.locations import filesystem, join, write_bytes
 from synfer_ray.storage.shards import read_commits
 
-UNFILTERED = {"min_wholeness": 0.0, "vote": {"on_mismatch": "keep_soft", "min_confidence": 0.0}}
+UNFILTERED = {
+    "min_wholeness": 0.0,
+    "min_readability": 0.0,
+    "vote": {"on_mismatch": "keep_soft", "min_confidence": 0.0},
+}
 """The judge sees what the generator made, not what the voters let pass."""
 
 

@@ -66,6 +66,7 @@ def sample(index: int, size: int = 64) -> dict:
         "layout_source": "bundle:0042",
         "guidance_skipped": 0,
         "wholeness": 0.75,
+        "readability": 0.5,
         "model_fingerprint": "0123456789abcdef",
         "adapter_fingerprint": "fedcba9876543210",
     }

@@ -91,7 +91,8 @@ class GenerateConfig:
     of some (the default then). `attributes` holds the share of each value, as {gender: {female: 2, male: 1}};
     a pose it does not name is frontal. `enricher` says who words the prompts; with `describe_action_units`
     they tell of the strongest action units in words, too. Faces that look less whole than `min_wholeness`, in
-    0..1, are rejected, by default below 0.85 where the bundle can tell; 0 keeps them all.
+    0..1, are rejected, and so are those in which less than the share `min_readability` of viewers would read
+    the expression asked for, by default below 0.8 and 0.7 where the bundle can tell; 0 keeps them all.
     """
 
     output: str = MISSING
@@ -121,6 +122,7 @@ class GenerateConfig:
     image_format: str = "png"
 
     min_wholeness: float | None = None
+    min_readability: float | None = None
     voters: list[str] = field(default_factory=lambda: ["feranno", "residual", "separable"])
     experts: dict[str, ExpertConfig] = field(default_factory=dict)
     faces: FacesConfig = field(default_factory=FacesConfig)

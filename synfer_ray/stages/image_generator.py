@@ -82,7 +82,7 @@ class ImageGenerator:
         self.annotator = load_annotator(self.components) if FERANNO in config.voters else None
         self.guidance = load_guidance(config, bundle, self.components)
         self.wholeness = None
-        if config.min_wholeness:
+        if config.min_wholeness or config.min_readability:
             self.wholeness = load_model(WholenessNet, bundle / WHOLENESS).to(device).requires_grad_(False)
         self.layouts = open_layouts(config.layout, bundle)
         self.empty_embeds = encode_prompt(
@@ -99,12 +99,12 @@ class ImageGenerator:
         return sample_rows(rows, self.config.voters)
 
     def generate(self, rows: list[Row], batch: list[Row], edit: LocalEdit | None = None) -> None:
-        """Fills in what comes of a batch's rows: image, FERAnno's vote, wholeness, or the reject."""
+        """Fills in what comes of a batch's rows: image, FERAnno's vote, a viewer's, or the reject."""
         samples = self.sample(batch, edit)
         annotation = self.annotator.from_latents(samples.latents) if self.annotator else None
         with torch.inference_mode():
             images = decode_latents(self.components, samples.latents).float()
-            wholeness = self.wholeness(images.clamp(-1, 1)).tolist() if self.wholeness else None
+            impressions = self.look(images.clamp(-1, 1), batch)
         images = images.cpu()
         for row in rows:
             place = row["index"] % len(batch)
@@ -112,10 +112,9 @@ class ImageGenerator:
             if annotation:
                 row[f"{VOTER}{FERANNO}"] = annotation.probs[place].tolist()
             row |= self.finish(images[place], row)
-            if wholeness:
-                row["wholeness"] = wholeness[place]
-                if row["reason"] is None and wholeness[place] < self.config.min_wholeness:
-                    row |= rejection(GENERATE, "broken", f"wholeness {wholeness[place]:.2f}")
+            row |= impressions[place]
+            if row["reason"] is None:
+                row |= self.dismissal(row)
             if annotation and row["index"] < self.config.overlays and row["reason"] is None:
                 write_overlay(self.config.output, row, attention_of(annotation, place))
 
@@ -138,6 +137,27 @@ class ImageGenerator:
             token_mask=word_mask(self.components, prompts) if self.config.guidance.words_only else None,
             edit=edit,
         )
+
+    def look(self, images: Tensor, rows: list[Row]) -> list[Row]:
+        """What viewers would say of the images [B, 3, H, W] of a batch, as far as the bundle can tell."""
+        if self.wholeness is None:
+            return [{} for _ in rows]
+        wholeness, readings = self.wholeness(images)
+        impressions: list[Row] = [{"wholeness": value} for value in wholeness.tolist()]
+        if readings is not None:
+            wanted = expression_targets(rows).to(readings) > 0
+            for row, value in zip(impressions, (readings[:, :-1] * wanted).sum(1).tolist()):
+                row["readability"] = value
+        return impressions
+
+    def dismissal(self, row: Row) -> Row:
+        """The columns of a reject, if the face is not whole or does not show clearly what was asked for."""
+        whole, readable = row.get("wholeness"), row.get("readability")
+        if whole is not None and whole < self.config.min_wholeness:
+            return rejection(GENERATE, "broken", f"wholeness {whole:.2f}")
+        if readable is not None and readable < self.config.min_readability:
+            return rejection(GENERATE, "unclear", f"readability {readable:.2f}")
+        return {}
 
     def start(self, rows: list[Row], generators: list[torch.Generator]) -> tuple[Tensor, int]:
         """Returns the start latents and the first step to take: noise, or the layout of a face (4.3).

@@ -183,3 +183,9 @@ def fingerprint_path(path: Path) -> str:
         raise InputError(f"missing model file: {path}")
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:DIGITS]
+
+
+def reads_expressions(bundle: Path) -> bool:
+    """Whether what judges wholeness has also learnt which expression viewers read."""
+    config = bundle / WHOLENESS / "config.json"
+    return config.is_file() and bool(json.loads(config.read_text()).get("reads"))

@@ -49,7 +49,8 @@ def sample_schema(voters: Sequence[str], enriched: bool = False) -> pa.Schema:
 
     Every voter adds a column `voter_<name>` with its probabilities in EXPRESSIONS order; `agreement` is the
     share of voters whose first choice is `label`; `seed` is the seed of this row; `attributes` is JSON;
-    `wholeness` is how whole the face looks, 0 to 1, or null where nothing tells.
+    `wholeness` is how whole the face looks, 0 to 1, and `readability` the share of viewers who would read the
+    expression asked for, both by a network; null where nothing tells.
     With `enriched`, `prompt_writer` names the language model that worded the prompt, or says `template: ` and
     why it did not.
     """
@@ -73,6 +74,7 @@ def sample_schema(voters: Sequence[str], enriched: bool = False) -> pa.Schema:
             "layout_source": STRING,
             "guidance_skipped": INT32,
             "wholeness": FLOAT,
+            "readability": FLOAT,
             "model_fingerprint": STRING,
             "adapter_fingerprint": STRING,
         }

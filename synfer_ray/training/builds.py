@@ -160,8 +160,8 @@ def build_expert(architecture: str, class_share: np.ndarray) -> Objective:
     return ExpressionObjective(FERClassifier(architecture), class_share)
 
 
-def build_wholeness(bundle: str, base: str) -> Objective:
-    """A network with the trunk of the bundle's expert `base`, a `SeparableFER`."""
+def build_wholeness(bundle: str, base: str, reads: bool) -> Objective:
+    """A network with the trunk of the bundle's expert `base`, a `SeparableFER`; it may read expressions."""
     from synfer_ray.calibration.networks import FERClassifier, SeparableFER
     from synfer_ray.calibration.wholeness import WholenessNet
     from synfer_ray.storage.weights import load_model
@@ -170,7 +170,7 @@ def build_wholeness(bundle: str, base: str) -> Objective:
     expert = load_model(FERClassifier, expert_spec(base, Path(bundle), {}).path).network
     if not isinstance(expert, SeparableFER):
         raise InputError(f"wholeness_base={base} is no separable network")
-    network = WholenessNet(**expert.config)
+    network = WholenessNet(reads, **expert.config)
     network.trunk.load_state_dict(expert.trunk.state_dict())
     return WholenessObjective(network)
 

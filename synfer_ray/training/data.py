@@ -38,6 +38,8 @@ def decode_rows(batch: dict[str, np.ndarray], columns: Sequence[str]) -> dict[st
         decoded["image"] = np.stack([np.asarray(decode_image(image["bytes"])) for image in batch["image"]])
     if "action_units" in batch:
         decoded["action_units"] = np.stack(list(batch["action_units"])).astype(np.float32)
+    if "readings" in batch:
+        decoded["readings"] = np.stack(list(batch["readings"])).astype(np.float32)
     if "label_probs" in columns:
         decoded["label_probs"] = label_distributions(batch)
     return {column: decoded[column] for column in columns}

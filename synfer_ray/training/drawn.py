@@ -89,7 +89,7 @@ class ScoredDrawer(LatentDrawer):
         label = np.array([row["assigned_label"] for row in rows])
         with torch.inference_mode():
             images = decode_latents(components, latents).float().clamp(-1, 1)
-            wholeness = self.wholeness(images).cpu().numpy()
+            wholeness = self.wholeness(images)[0].cpu().numpy()
             opinions = torch.stack([expert(images).softmax(1) for expert in self.experts]).mean(0)
         agreement = opinions.cpu().numpy()[np.arange(len(rows)), label]
         return {
@@ -161,6 +161,7 @@ def _drawn(config: TrainingConfig, drawer: type, count: int, *arguments: Any) ->
         image_size=training_image_size(config),
         voters=[],
         min_wholeness=0.0,
+        min_readability=0.0,
         batch_size=BATCH,
     )
     batches = -(-count // BATCH)

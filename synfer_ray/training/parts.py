@@ -153,7 +153,7 @@ def train_experts(config: TrainingConfig) -> None:
 
 
 def train_wholeness(config: TrainingConfig) -> None:
-    """Trains `wholeness/`, which tells whole faces from broken ones, on rated samples of the bundle.
+    """Trains `wholeness/` on rated samples of the bundle: which are whole and, if told, what they show.
 
     Raises:
         InputError: there are no ratings, they do not fit the dataset, or the bundle lacks the expert to start
@@ -166,11 +166,11 @@ def train_wholeness(config: TrainingConfig) -> None:
     from synfer_ray.training.data import decode_rows
     from synfer_ray.training.ratings import read_rated
 
-    build = partial(build_wholeness, config.bundle, config.wholeness_base)
-    build()  # a wrong base shows here
     table = read_rated(config.rated, config.ratings, ["image"])
-    said = fingerprint(table.select(["sample_id", "rating"]).to_pylist())
-    columns = ["sample_id", "image", "rating"]
+    columns = table.column_names
+    build = partial(build_wholeness, config.bundle, config.wholeness_base, "readings" in columns)
+    build()  # a wrong base shows here
+    said = fingerprint(table.drop_columns("image").to_pylist())
     rows = ray.data.from_arrow(table).map_batches(partial(decode_rows, columns=columns))
     _train(config, "wholeness", build, rows, config.wholeness, [WHOLENESS], run=f"wholeness-{said}")
 

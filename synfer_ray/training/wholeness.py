@@ -1,4 +1,4 @@
-"""A network that repeats what viewers said of generated faces: whole or broken."""
+"""A network that repeats what viewers said of generated faces: whole or broken, happy or sad."""
 
 from pathlib import Path
 
@@ -15,25 +15,33 @@ from synfer_ray.training.loop import Arrays, Batch, Objective
 
 
 class WholenessObjective(Objective):
-    """Cross-entropy with the `rating` [B], 0 for a broken face to 1 for a whole one."""
+    """Cross-entropy with the `rating` [B], 0 for a broken face to 1 for a whole one.
+
+    A network that reads learns the viewers' `readings` [B, 8] as well, in the order of READINGS.
+    """
 
     def __init__(self, network: WholenessNet):
         super().__init__()
         self.network = network
 
     def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Also reports the mean error of a rating."""
+        """Also reports the mean error of a rating, and how often the network reads what most viewers do."""
         images, rating = from_uint8(batch["image"]), batch["rating"]
         if self.training:
             images = face_views(batch["image"], generator)[0]
         logits = self.network.logits(images).float()
-        loss = F.binary_cross_entropy_with_logits(logits, rating)
-        return loss, {"mean_error": (logits.sigmoid() - rating).abs().mean().item()}
+        loss = F.binary_cross_entropy_with_logits(logits[:, 0], rating)
+        metrics = {"mean_error": (logits[:, 0].sigmoid() - rating).abs().mean().item()}
+        if self.network.config["reads"]:
+            loss = loss + F.cross_entropy(logits[:, 1:], batch["readings"])
+            alike = logits[:, 1:].argmax(1) == batch["readings"].argmax(1)
+            metrics["read_alike"] = alike.float().mean().item()
+        return loss, metrics
 
     def final_metrics(self, held_out: Arrays, device: torch.device) -> dict[str, float]:
         """How often the better rated of two faces is the one that the network finds more whole."""
         images = torch.from_numpy(held_out["image"]).split(64)
-        wholeness = torch.cat([self.network(from_uint8(part.to(device))) for part in images])
+        wholeness = torch.cat([self.network(from_uint8(part.to(device)))[0] for part in images])
         share = ordered_share(wholeness.cpu().numpy(), held_out["rating"])
         return {} if np.isnan(share) else {"validation_ordered": share}
 

@@ -13,7 +13,7 @@ from synfer_ray.benchmarks.stand_in import stand_in
 from synfer_ray.calibration.wholeness import WholenessNet
 from synfer_ray.config import LayoutConfig, PoolConfig, SamplingConfig, VoteConfig
 from synfer_ray.errors import InputError
-from synfer_ray.pipeline import MIN_WHOLENESS, au_readings, generate, make_plan, shards_of
+from synfer_ray.pipeline import MIN_READABILITY, MIN_WHOLENESS, au_readings, generate, make_plan, shards_of
 from synfer_ray.storage.bundle import AUTOGUIDANCE_SCALE
 from synfer_ray.storage.manifest import read_manifest
 from synfer_ray.storage.shards import read_commits
@@ -128,6 +128,8 @@ assert not {{"ray", "torch"}} & set(sys.modules)
         ({"dtype": "float8"}, "float8.*float16"),
         ({"min_wholeness": 2.0}, "min_wholeness=2.0 is not in"),
         ({"min_wholeness": 0.4}, "min_wholeness=0.4, but .* has no wholeness/"),
+        ({"min_readability": -0.1}, "min_readability=-0.1 is not in"),
+        ({"min_readability": 0.4}, "min_readability=0.4, but .* has no wholeness/"),
         ({"sampling": SamplingConfig(eta=-0.1)}, "sampling.eta=-0.1 is not in"),
         (
             {"sampling": SamplingConfig(autoguidance_scale=1.0)},
@@ -172,6 +174,13 @@ def test_broken_faces_are_rejected_where_the_bundle_can_tell(config, tmp_path):
     assert told.config.min_wholeness == MIN_WHOLENESS and told.models["wholeness"]
     kept = make_plan(replace(config, min_wholeness=0.0), bundle)
     assert kept.fingerprint == plain.fingerprint != told.fingerprint
+    assert told.config.min_readability == 0.0
+    save_model(WholenessNet(reads=True, input_size=32, channels=(8, 8, 16)), bundle / "wholeness")
+    reads = make_plan(config, bundle)
+    assert (reads.config.min_wholeness, reads.config.min_readability) == (MIN_WHOLENESS, MIN_READABILITY)
+    careless = make_plan(replace(config, min_wholeness=0.0, min_readability=0.0), bundle)
+    assert careless.models["wholeness"] is None
+    assert make_plan(replace(config, min_wholeness=0.0), bundle).models["wholeness"]
 
 
 def test_a_weak_unet_is_part_of_the_plan_unless_it_is_left_out(config, tmp_path):

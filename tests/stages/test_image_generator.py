@@ -1,9 +1,12 @@
+import io
 import shutil
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from synfer_ray.calibration.wholeness import WholenessNet
 from synfer_ray.config import GenerateConfig, GuidanceConfig, LayoutConfig, SamplingConfig
@@ -159,6 +162,30 @@ def test_faces_that_are_not_whole_are_rejected_and_keep_their_image(config, pick
             assert row["detail"] == f"wholeness {row['wholeness']:.2f}"
     unseen = generate(replace(picky, min_wholeness=0.0), range(9))
     assert len(kept(unseen)) == 9 and {row["wholeness"] for row in unseen} == {None}
+
+
+def test_faces_that_do_not_show_clearly_what_was_asked_for_are_rejected(config, picky):
+    network = WholenessNet(reads=True, input_size=32, channels=(8, 8, 16))
+    torch.manual_seed(3)
+    for parameter in network.head.parameters():
+        torch.nn.init.normal_(parameter)
+    save_model(network, Path(picky.bundle) / "wholeness")
+    seen = generate(replace(picky, min_wholeness=0.0, min_readability=1e-9), range(9))
+    readable = [row["readability"] for row in seen]
+    assert all(0 < value < 1 for value in readable) and len(set(readable)) > 5
+    with torch.no_grad():
+        images = [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in seen]
+        readings = network.eval()(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1)[1]
+    shares = [float(read[row["assigned_label"]]) for read, row in zip(readings, seen)]
+    np.testing.assert_allclose(readable, shares, atol=0.02)  # of the images before they are rounded
+
+    least = float(np.median(readable))
+    for row, value in zip(
+        generate(replace(picky, min_wholeness=0.0, min_readability=least), range(9)), readable
+    ):
+        assert row["readability"] == value
+        expected = (None, None) if value >= least else ("unclear", f"readability {value:.2f}")
+        assert (row["reason"], row["detail"]) == expected
 
 
 @pytest.mark.parametrize(("encoding", "tolerance"), [("png", 0), ("webp", 0), ("jpeg", 40)])

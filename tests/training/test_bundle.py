@@ -14,6 +14,7 @@ from synfer_ray.diffusion.components import load_components
 from synfer_ray.errors import InputError
 from synfer_ray.storage.hub import MODEL_FILES
 from synfer_ray.storage.weights import load_model
+from synfer_ray.taxonomy.expressions import EXPRESSIONS
 from synfer_ray.training.autoencoder import AutoencoderObjective
 from synfer_ray.training.builds import build_diffusion
 from synfer_ray.training.bundle import PARTS, complete, prepare, train_bundle, train_part
@@ -75,15 +76,18 @@ def test_wholeness_is_learnt_from_ratings_of_samples(tmp_path):
     fetext, rated = write_fetext(tmp_path / "fetext"), tmp_path / "rated"
     ratings = tmp_path / "ratings.csv"
     fill(rated, shards=4, rejected_every=100)
-    ratings.write_text("sample_id,rating\n" + "".join(f"fake-{k:08d},{k % 3 / 2}\n" for k in range(40)))
+    said = [f"fake-{k:08d},{k % 3 / 2},{EXPRESSIONS[k % 7]}\n" for k in range(40)]
+    ratings.write_text("sample_id,rating,read_as\n" + "".join(said))
     fit = FitConfig(steps=4, batch_size=8, report_every=2, checkpoint_every=2, validation_rows=8)
     config = tiny_training(fetext, tmp_path, rated=str(rated), ratings=str(ratings), wholeness=fit)
     save_tiny_bundle(Path(config.bundle))
     train_part(config, "wholeness")
     network = load_model(WholenessNet, Path(config.bundle) / "wholeness")
     assert network.config["channels"] == [8, 8, 16]  # of the bundle's expert
+    assert network.config["reads"] and network.head[-1].out_features == 9
     trained = json.loads((Path(config.bundle) / "training.json").read_text())["wholeness"]
     assert 0 <= trained["metrics"]["validation_ordered"] <= 1
+    assert 0 <= trained["metrics"]["validation_read_alike"] <= 1
     with pytest.raises(InputError, match=r"rated=DATASET ratings=FILE\.csv are needed"):
         train_part(replace(config, bundle=str(tmp_path / "other"), ratings=""), "wholeness")
 

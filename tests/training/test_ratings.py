@@ -2,6 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from synfer_ray.calibration.wholeness import READINGS
 from synfer_ray.errors import InputError
 from synfer_ray.storage.schema import sample_schema
 from synfer_ray.training.ratings import read_rated
@@ -27,6 +28,20 @@ def test_ratings_find_their_images(dataset):
     assert [row["image"] for row in rows] == [sample(index)["image"] for index in (2, 7)]
 
 
+def test_what_several_viewers_say_of_a_face_is_averaged(dataset):
+    ratings = dataset / "ratings.csv"
+    lines = ["7,1,sad", "2,0.5,unclear", "7,0,sad", "7,0.5,neutral"]
+    ratings.write_text("sample_id,rating,read_as\n" + "".join(f"fake-0000000{line}\n" for line in lines))
+    rows = read_rated(str(dataset), str(ratings), ["index"]).to_pylist()
+    assert [(row["index"], row["rating"]) for row in rows] == [(2, 0.5), (7, 0.5)]
+    readings = [dict(zip(READINGS, row["readings"])) for row in rows]
+    assert {name: share for name, share in readings[0].items() if share} == {"unclear": 1.0}
+    assert {name: share for name, share in readings[1].items() if share} == {
+        "sad": pytest.approx(2 / 3),
+        "neutral": pytest.approx(1 / 3),
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -35,7 +50,8 @@ def test_ratings_find_their_images(dataset):
         ("sample_id,rating\nfake-00000002,2\n", r"a number from 0 \(broken\) to 1"),
         ("sample_id,rating\nfake-00000002,\n", r"a number from 0 \(broken\) to 1"),
         ("sample_id,rating\n", r"a number from 0 \(broken\) to 1"),
-        ("sample_id,rating\nfake-00000002,1\nfake-00000002,0\n", "rates a sample twice"),
+        ("sample_id,rating,read_as\nfake-00000002,1,sadd\n", "unknown read_as 'sadd'.*sad"),
+        ("sample_id,rating,read_as\nfake-00000002,1,\n", "unknown read_as None"),
         ("sample_id,rating\nfake-00000002,1\nother-00000002,0\n", "1 are not in .*, as other-00000002"),
     ],
 )
