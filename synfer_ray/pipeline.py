@@ -42,7 +42,7 @@ from synfer_ray.storage.manifest import check_plan, claim_output, read_manifest
 from synfer_ray.storage.shards import read_commits, remove_orphans
 from synfer_ray.storage.verify import discard_damaged
 
-MIN_WHOLENESS, MIN_READABILITY = 0.8, 0.7
+MIN_WHOLENESS, MIN_READABILITY = 0.8, 0.9
 """What a face needs where the settings say nothing."""
 
 

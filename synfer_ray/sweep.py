@@ -28,12 +28,13 @@ from synfer_ray.taxonomy.action_units import ACTION_UNITS, FACS_NAMES, LEFT_RIGH
 if TYPE_CHECKING:
     from synfer_ray.calibration.networks import ActionUnitNet
 
-UNGUIDED = {"guidance": {"guide": None}, "sampling": {"au_guidance_scale": 1.4}}
+DEFAULTS = {"guidance": {"guide": None}, "sampling": {"au_guidance_scale": 1.7}}
 """A guide would pull every face back to the one expression; and action units are to be seen."""
 FOREHEAD, SIDE = 0.05, 0.1
 """Shares of an aligned face's image above the brows, however high they are raised, and beside the cheeks."""
-BORDER = float(CANONICAL.imag[[0, 2]].mean())
-"""Where the upper face ends: halfway from the eyes to the mouth."""
+EYES, MOUTH = CANONICAL.imag[[0, 2]]
+NOSE = EYES + 0.5 * (MOUTH - EYES), EYES + 0.57 * (MOUTH - EYES)
+"""Where the upper face ends and the lower one starts: the tip of the nose between them always stays."""
 SOFTNESS = 0.05
 """How gently one half fades into the other, as a share of the image."""
 
@@ -89,7 +90,7 @@ def sweep_settings(config: SweepConfig) -> GenerateConfig:
         "batch_size": 1 + len(config.intensities),  # the relaxed face, which the others follow
         "voters": [],
     }
-    return merge_config(GenerateConfig, UNGUIDED, config.generate, asked)
+    return merge_config(GenerateConfig, DEFAULTS, config.generate, asked)
 
 
 def generate_sweep(
@@ -129,7 +130,7 @@ def half_face(action_unit: str, height: int, width: int) -> Tensor:
         How far each place belongs to it, [height, width] in 0..1.
     """
     rows, columns = ((torch.arange(size) + 0.5) / size for size in (height, width))
-    top, end = (FOREHEAD, BORDER) if action_unit in UPPER_FACE else (BORDER, math.inf)
+    top, end = (FOREHEAD, NOSE[0]) if action_unit in UPPER_FACE else (NOSE[1], math.inf)
     return between(top, rows, end)[:, None] * between(SIDE, columns, 1 - SIDE)
 
 
