@@ -222,7 +222,7 @@ def check(config: GenerateConfig, bundle: Path) -> None:
         if least is not None and not 0 <= least <= 1:
             raise InputError(f"{name}={least} is not in [0, 1]")
         if least and not can_tell:
-            raise InputError(f"{name}={least}, but {bundle} has no {WHOLENESS}/ that could tell")
+            raise InputError(f"{name}={least}, but {bundle} has no {WHOLENESS}/ that has learnt to tell")
     if not 0 <= config.sampling.eta <= 1:
         raise InputError(f"sampling.eta={config.sampling.eta} is not in [0, 1]")
     if config.layout.mode == "ddim_inversion" and config.sampling.eta:

@@ -35,6 +35,8 @@ FOREHEAD, SIDE = 0.05, 0.1
 EYES, MOUTH = CANONICAL.imag[[0, 2]]
 NOSE = EYES + 0.5 * (MOUTH - EYES), EYES + 0.57 * (MOUTH - EYES)
 """Where the upper face ends and the lower one starts: the tip of the nose between them always stays."""
+NOSE_UNITS = ("AU09", "AU38", "AU39")
+"""Of the lower face by FACS, but they move what is above its mouth."""
 SOFTNESS = 0.05
 """How gently one half fades into the other, as a share of the image."""
 
@@ -70,7 +72,9 @@ def sweep(config: SweepConfig) -> None:
 
 
 def sweep_settings(config: SweepConfig) -> GenerateConfig:
-    """Settings of a generate job whose first row is the face to sweep; a batch holds all intensities.
+    """Settings of a generate job whose first row is the face to sweep.
+
+    A batch holds the relaxed face and all intensities.
 
     Raises:
         InputError: the sweep names no action unit or intensity, or a number is out of its range.
@@ -131,6 +135,8 @@ def half_face(action_unit: str, height: int, width: int) -> Tensor:
     """
     rows, columns = ((torch.arange(size) + 0.5) / size for size in (height, width))
     top, end = (FOREHEAD, NOSE[0]) if action_unit in UPPER_FACE else (NOSE[1], math.inf)
+    if action_unit in NOSE_UNITS:
+        top, end = EYES, MOUTH
     return between(top, rows, end)[:, None] * between(SIDE, columns, 1 - SIDE)
 
 

@@ -50,8 +50,8 @@ class SweepConfig:
 
     `output` is a PNG file; `generate` holds settings of the generate job. Guidance is off unless it names a
     guide, and action units weigh 1.5 unless it says how much. Every face is the relaxed one but for the half,
-    upper or lower, that the action unit moves (all of it, if not `local`), and is drawn by itself in the last
-    steps alone, in the share `strength` of them.
+    upper or lower, that the action unit moves in an aligned face (all of it, if not `local`), and is drawn by
+    itself in the last steps alone, in the share `strength` of them.
     """
 
     output: str = MISSING

@@ -92,7 +92,8 @@ class GenerateConfig:
     a pose it does not name is frontal. `enricher` says who words the prompts; with `describe_action_units`
     they tell of the strongest action units in words, too. Faces that look less whole than `min_wholeness`, in
     0..1, are rejected, and so are those in which less than the share `min_readability` of viewers would read
-    the expression asked for, by default below 0.8 and 0.9 where the bundle can tell; 0 keeps them all.
+    the expression asked for (either part of a compound one), by default below 0.8 and 0.9 where the bundle
+    can tell; 0 keeps them all.
     """
 
     output: str = MISSING

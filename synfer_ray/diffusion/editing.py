@@ -1,7 +1,7 @@
 """Local editing: the rows of a batch are one face but for one place, which each draws by its own conditions.
 
-As in blended latent diffusion (Avrahami et al. 2023), where the first row is the image to edit. All rows get
-the same noise, so that one with the first row's conditions is the first row, to the bit.
+As in blended latent diffusion (Avrahami et al. 2023), where the first row is the image to edit. Rows that get
+the same noise differ by their conditions alone.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class LocalEdit:
     mask: Tensor
     strength: float = 1.0
 
-    def blend(self, latents: Tensor, done: float) -> Tensor:
-        """Puts the first row's part into all rows of `latents` [B, C, h, w]; `done` is the share of steps."""
-        if done <= 1 - self.strength:
+    def blend(self, latents: Tensor, done: int, steps: int) -> Tensor:
+        """Puts the first row's part into all rows of `latents` [B, C, h, w], after `done` of the steps."""
+        if done <= steps - round(self.strength * steps):
             return latents[:1].expand_as(latents)
         return torch.lerp(latents[:1], latents, self.mask.to(latents))

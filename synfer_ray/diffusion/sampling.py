@@ -54,7 +54,7 @@ def denoise(
     # local editing
     edit: LocalEdit | None = None,
 ) -> Samples:
-    """Samples latents; every row follows from its own inputs only.
+    """Samples latents; every row follows from its own inputs only, unless there is an `edit`.
 
     A guided step runs the conditional branch once: its prediction moves the latents, and its estimate of the
     clean image moves the text embedding that the next step reads.
@@ -124,7 +124,7 @@ def denoise(
         eta = min(config.eta, MOST_ETA) if scheduler.alphas_cumprod[timestep] == 0 else config.eta
         latents = scheduler.step(prediction, timestep, latents, eta=eta, generator=noise_source).prev_sample
         if edit:
-            latents = edit.blend(latents, (step + 1) / len(timesteps))
+            latents = edit.blend(latents, step + 1, len(timesteps))
     return Samples(latents, skipped)
 
 

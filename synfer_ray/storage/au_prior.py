@@ -1,5 +1,7 @@
 """What a bundle knows of its faces' action units: what was read from clear faces of each expression.
 
+Of some expressions only what textbooks list for them may be left (`au_prior_typical`).
+
 `taxonomy.au_priors` has what textbooks say of an expression. This is what it looks like to the labeller, in
 the faces that the model learnt from: which action units come together, and how strongly.
 """

@@ -186,6 +186,13 @@ def fingerprint_path(path: Path) -> str:
 
 
 def reads_expressions(bundle: Path) -> bool:
-    """Whether what judges wholeness has also learnt which expression viewers read."""
-    config = bundle / WHOLENESS / "config.json"
-    return config.is_file() and bool(json.loads(config.read_text()).get("reads"))
+    """Whether what judges wholeness has also learnt which expression viewers read.
+
+    Raises:
+        InputError: its configuration is damaged.
+    """
+    path = bundle / WHOLENESS / "config.json"
+    try:
+        return path.is_file() and bool(json.loads(path.read_text()).get("reads"))
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"missing or damaged model file: {path}: {error}") from error

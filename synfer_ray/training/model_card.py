@@ -19,9 +19,9 @@ tags: [facial-expression, action-units, synthetic-data, synfer]
 A text-to-face model for synthetic facial-expression data, in the plain diffusers layout
 (`StableDiffusionPipeline.from_pretrained` loads it), with the parts synfer-ray adds: `au_adapter/`,
 `preview/`, `feranno/`, `experts/`, `au_labeler/`, `layouts/` (latents of synthetic faces to start from),
-`au_prior/` (action units of clear faces of each expression, as numbers alone), where one was trained
+`au_prior/` (action units to ask for with each expression, as numbers alone), where one was trained
 `weak_unet/` (a worse denoiser that the sampler steers away from) and, where samples were rated, `wholeness/`
-(which faces are whole).
+(which faces are whole and, if told, what viewers read in them).
 
 - Images: {size} x {size}; latents {channels} x {latent} x {latent}.
 - `unet/` has {parameters:.1f} million parameters.

@@ -34,7 +34,8 @@ class WholenessObjective(Objective):
         metrics = {"mean_error": (logits[:, 0].sigmoid() - rating).abs().mean().item()}
         if self.network.config["reads"]:
             loss = loss + F.cross_entropy(logits[:, 1:], batch["readings"])
-            alike = logits[:, 1:].argmax(1) == batch["readings"].argmax(1)
+            readings, read = batch["readings"], logits[:, 1:].argmax(1, keepdim=True)
+            alike = readings.gather(1, read)[:, 0] == readings.amax(1)  # where viewers differ, as one of them
             metrics["read_alike"] = alike.float().mean().item()
         return loss, metrics
 

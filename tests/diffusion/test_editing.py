@@ -61,6 +61,17 @@ def test_the_less_strength_the_closer_rows_stay_to_the_first():
 
 def test_a_soft_mask_mixes_in_latents():
     latents = torch.randn(3, *LATENTS)
-    blended = LocalEdit(torch.full(LATENTS[1:], 0.25)).blend(latents, 1.0)
+    blended = LocalEdit(torch.full(LATENTS[1:], 0.25)).blend(latents, 20, 20)
     torch.testing.assert_close(blended, 0.75 * latents[:1] + 0.25 * latents)
-    assert torch.equal(LocalEdit(upper_half(), 0.5).blend(latents, 0.5), latents[:1].expand_as(latents))
+
+
+@pytest.mark.parametrize(
+    ("strength", "steps", "shared"), [(0.8, 20, 4), (0.9, 10, 1), (0.85, 20, 3), (1.0, 9, 0)]
+)
+def test_the_first_steps_are_shared_whatever_floats_round_to(strength, steps, shared):
+    latents = torch.randn(3, *LATENTS)
+    edit = LocalEdit(torch.ones(LATENTS[1:]), strength)
+    alike = [
+        torch.equal(blended, latents) for blended in (edit.blend(latents, n + 1, steps) for n in range(steps))
+    ]
+    assert alike == [False] * shared + [True] * (steps - shared)

@@ -127,9 +127,9 @@ assert not {{"ray", "torch"}} & set(sys.modules)
         ({"num_images": 0}, "num_images=0"),
         ({"dtype": "float8"}, "float8.*float16"),
         ({"min_wholeness": 2.0}, "min_wholeness=2.0 is not in"),
-        ({"min_wholeness": 0.4}, "min_wholeness=0.4, but .* has no wholeness/"),
+        ({"min_wholeness": 0.4}, "min_wholeness=0.4, but .* has no wholeness/ that has"),
         ({"min_readability": -0.1}, "min_readability=-0.1 is not in"),
-        ({"min_readability": 0.4}, "min_readability=0.4, but .* has no wholeness/"),
+        ({"min_readability": 0.4}, "min_readability=0.4, but .* has no wholeness/ that has"),
         ({"sampling": SamplingConfig(eta=-0.1)}, "sampling.eta=-0.1 is not in"),
         (
             {"sampling": SamplingConfig(autoguidance_scale=1.0)},

@@ -179,6 +179,14 @@ def test_faces_that_do_not_show_clearly_what_was_asked_for_are_rejected(config, 
     shares = [float(read[row["assigned_label"]]) for read, row in zip(readings, seen)]
     np.testing.assert_allclose(readable, shares, atol=0.02)  # of the images before they are rounded
 
+    mixed = replace(picky, min_wholeness=0.0, min_readability=1e-9, compound_share=1.0)
+    either = generate(replace(mixed, compounds=["sadly angry"]), range(3))
+    with torch.no_grad():
+        images = [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in either]
+        readings = network(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1)[1]
+    parts = readings[:, [EXPRESSIONS.index("sad"), EXPRESSIONS.index("anger")]].sum(1)
+    np.testing.assert_allclose([row["readability"] for row in either], parts, atol=0.02)
+
     least = float(np.median(readable))
     for row, value in zip(
         generate(replace(picky, min_wholeness=0.0, min_readability=least), range(9)), readable

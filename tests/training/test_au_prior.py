@@ -1,9 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from synfer_ray.config import TrainingConfig
+from synfer_ray.storage.au_prior import AU_PRIOR, read_au_prior
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
-from synfer_ray.training.au_prior import conclude, telling_faces, typical
+from synfer_ray.training.au_prior import conclude, telling_faces, train_au_prior, typical
+from tests.training.conftest import write_fetext
 
 FACES = 420
 
@@ -74,3 +79,14 @@ def test_an_unknown_unit_says_nothing(unknown):
     units[:, unknown] = np.nan
     picked = telling_faces(units, votes, 5)
     assert all(np.isnan(read[:, unknown]).all() and len(read) == 5 for read in picked.values())
+
+
+def test_a_bundle_keeps_what_is_typical_of_the_named_expressions(tmp_path):
+    fetext = write_fetext(tmp_path / "fetext")
+    config = TrainingConfig(input=str(fetext), bundle=str(tmp_path / "bundle"), au_prior_faces=3)
+    train_au_prior(config)
+    plain = read_au_prior(tmp_path / "bundle" / AU_PRIOR)
+    train_au_prior(replace(config, au_prior_typical=["sadness"]))
+    typically = read_au_prior(tmp_path / "bundle" / AU_PRIOR)
+    for name in EXPRESSIONS:
+        assert np.array_equal(plain[name], typically[name], equal_nan=True) == (name != "sad")
