@@ -164,6 +164,12 @@ def test_faces_that_are_not_whole_are_rejected_and_keep_their_image(config, pick
     assert len(kept(unseen)) == 9 and {row["wholeness"] for row in unseen} == {None}
 
 
+@torch.no_grad()
+def readings(network, rows) -> torch.Tensor:
+    images = np.stack([np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in rows])
+    return network.eval()(torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1)[1]
+
+
 def test_faces_that_do_not_show_clearly_what_was_asked_for_are_rejected(config, picky):
     network = WholenessNet(reads=True, input_size=32, channels=(8, 8, 16))
     torch.manual_seed(3)
@@ -173,18 +179,12 @@ def test_faces_that_do_not_show_clearly_what_was_asked_for_are_rejected(config, 
     seen = generate(replace(picky, min_wholeness=0.0, min_readability=1e-9), range(9))
     readable = [row["readability"] for row in seen]
     assert all(0 < value < 1 for value in readable) and len(set(readable)) > 5
-    with torch.no_grad():
-        images = [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in seen]
-        readings = network.eval()(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1)[1]
-    shares = [float(read[row["assigned_label"]]) for read, row in zip(readings, seen)]
+    shares = [float(read[row["assigned_label"]]) for read, row in zip(readings(network, seen), seen)]
     np.testing.assert_allclose(readable, shares, atol=0.02)  # of the images before they are rounded
 
     mixed = replace(picky, min_wholeness=0.0, min_readability=1e-9, compound_share=1.0)
     either = generate(replace(mixed, compounds=["sadly angry"]), range(3))
-    with torch.no_grad():
-        images = [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in either]
-        readings = network(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1)[1]
-    parts = readings[:, [EXPRESSIONS.index("sad"), EXPRESSIONS.index("anger")]].sum(1)
+    parts = readings(network, either)[:, [EXPRESSIONS.index("sad"), EXPRESSIONS.index("anger")]].sum(1)
     np.testing.assert_allclose([row["readability"] for row in either], parts, atol=0.02)
 
     least = float(np.median(readable))
