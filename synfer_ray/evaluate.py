@@ -59,8 +59,10 @@ def compare_with_reference(config: EvaluateConfig) -> dict[str, float]:
         for dataset, label in ((config.input, "assigned_label"), (config.reference, "label"))
     )
     held_out = hold_out(generated.labels, real.labels)
-    decoded = collect(config, Reconstruction, config.reference, ["image"], held_out)
-    return compare(generated, real, held_out, decoded["features"])
+    drawn = np.unique(np.concatenate(held_out))
+    reconstructed = np.full_like(real.features, np.nan)
+    reconstructed[drawn] = collect(config, Reconstruction, config.reference, ["image"], drawn)["features"]
+    return compare(generated, real, held_out, reconstructed)
 
 
 def collect(

@@ -4,6 +4,7 @@ Every figure has a yardstick of real images, held out of the reference: as many 
 same expressions, as the distances between sets of faces depend on which expressions they show.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,10 +41,13 @@ def unit_pixels(luminance: Array) -> NDArray[np.float32]:
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
 
 
-def hold_out(generated: NDArray[np.integer], real: NDArray[np.integer], seed: int = 0) -> NDArray[np.int64]:
-    """Draws real images of the same labels as were generated: the yardstick that all figures are given for.
+def hold_out(
+    generated: NDArray[np.integer], real: NDArray[np.integer], draws: int = 8, seed: int = 0
+) -> list[NDArray[np.int64]]:
+    """Draws real images of the same labels as were generated: the yardsticks that all figures are given for.
 
-    At most half of the real images of a label are drawn, so that the others are in the reference.
+    Distances depend on which images are drawn, so there are several draws. Each leaves at least half of the
+    real images of a label to the reference.
 
     Args:
         generated: labels of the generated images, [N].
@@ -52,13 +56,9 @@ def hold_out(generated: NDArray[np.integer], real: NDArray[np.integer], seed: in
     Raises:
         InputError: too few images of either kind.
     """
-    order = np.random.default_rng(seed).permutation(len(real))
-    drawn = []
-    for label in np.unique(generated):
-        those = order[real[order] == label]
-        drawn.append(those[: min((generated == label).sum(), len(those) // 2)])
-    held_out = np.concatenate([*drawn, np.array([], np.int64)])
-    if len(generated) < 2 or len(held_out) < 2:
+    rng = np.random.default_rng(seed)
+    held_out = [_hold_out_once(generated, real, rng.permutation(len(real))) for _ in range(draws)]
+    if len(generated) < 2 or min(map(len, held_out)) < 2:
         raise InputError(
             f"{len(generated)} generated and {len(real)} real images do not compare: "
             "at least 2 generated and 4 real ones of the same labels are needed"
@@ -66,20 +66,42 @@ def hold_out(generated: NDArray[np.integer], real: NDArray[np.integer], seed: in
     return held_out
 
 
+def _hold_out_once(
+    generated: NDArray[np.integer], real: NDArray[np.integer], order: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    drawn = [np.array([], np.int64)]
+    for label in np.unique(generated):
+        those = order[real[order] == label]
+        drawn.append(those[: min((generated == label).sum(), len(those) // 2)])
+    return np.concatenate(drawn)
+
+
 def compare(
-    generated: ImageSet, real: ImageSet, held_out: NDArray[np.integer], reconstructed: Array
+    generated: ImageSet, real: ImageSet, held_out: Sequence[NDArray[np.integer]], reconstructed: Array
 ) -> dict[str, float]:
-    """Figures of generated images beside those of real ones.
+    """Figures of generated images beside those of real ones, each the mean of all draws of `held_out`.
 
     Args:
-        held_out: rows of `real` that serve as the yardstick; the others are the reference.
-        reconstructed: features of the held-out images after the autoencoder, [N, D].
+        held_out: for each draw the rows of `real` that serve as the yardstick; the others are the reference.
+        reconstructed: features of the real images after the autoencoder, [M, D], where held out at all.
 
     Returns:
         Fréchet distances to the reference (`_real`: of the held-out images, the floor; `_reconstructed`: of
-        what the autoencoder leaves of them); diversity, the mean distance of two images in feature space; and
-        the median and largest correlation with the nearest image of the reference.
+        what the autoencoder leaves of them, with its standard deviation over the draws); diversity, the mean
+        distance of two images in feature space; and the median correlation with the nearest image of the
+        reference, beside the largest of all draws.
     """
+    draws = [_compare_once(generated, real, rows, reconstructed[rows]) for rows in held_out]
+    figures = {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
+    combined = {name: float(np.mean(values)) for name, values in figures.items()}
+    largest = {name: float(values.max()) for name, values in figures.items() if name.endswith("_max")}
+    spread = float(figures["frechet_distance_reconstructed"].std())
+    return combined | largest | {"frechet_distance_reconstructed_std": spread}
+
+
+def _compare_once(
+    generated: ImageSet, real: ImageSet, held_out: NDArray[np.integer], reconstructed: Array
+) -> dict[str, float]:
     reference = real[np.setdiff1d(np.arange(len(real)), held_out)]
     yardstick = real[held_out]
     nearest = nearest_correlation(generated.pixels, reference.pixels)

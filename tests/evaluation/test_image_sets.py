@@ -52,7 +52,7 @@ def test_images_like_the_real_ones_are_as_near_as_the_real_ones():
     real = image_set(2, 2000)
     generated = image_set(1, 300)
     held_out = hold_out(generated.labels, real.labels)
-    figures = compare(generated, real, held_out, real.features[held_out])
+    figures = compare(generated, real, held_out, real.features)
     assert figures["frechet_distance"] == pytest.approx(figures["frechet_distance_real"], abs=0.1)
     assert figures["diversity"] == pytest.approx(figures["diversity_real"], rel=0.05)
 
@@ -60,7 +60,7 @@ def test_images_like_the_real_ones_are_as_near_as_the_real_ones():
 def test_shifted_collapsed_and_copied_images_show():
     real = image_set(2, 400)
     held_out = hold_out(np.arange(100) % 7, real.labels)
-    decoded = real.features[held_out] + 0.5
+    decoded = real.features + 0.5
     shifted = compare(image_set(1, 100, shift=2.0), real, held_out, decoded)
     assert shifted["frechet_distance"] > shifted["frechet_distance_reconstructed"]
     assert shifted["frechet_distance_reconstructed"] > shifted["frechet_distance_real"]
@@ -68,16 +68,32 @@ def test_shifted_collapsed_and_copied_images_show():
     collapsed = real[np.zeros(100, int)]
     assert compare(collapsed, real, held_out, decoded)["diversity"] == pytest.approx(0, abs=1e-3)
 
-    copied = compare(real[np.setdiff1d(np.arange(400), held_out)], real, held_out, decoded)
+    copied = compare(real[np.setdiff1d(np.arange(400), held_out[0])], real, held_out, decoded)
     assert copied["nearest_correlation_max"] == pytest.approx(1)
     assert copied["nearest_correlation_real_max"] < 0.95
 
 
-def test_the_yardstick_shows_what_was_generated_and_leaves_the_reference_half_of_each_label():
+def test_every_yardstick_shows_what_was_generated_and_leaves_the_reference_half_of_each_label():
     real = np.repeat([0, 1, 2, 5], [500, 300, 9, 40])
-    held_out = hold_out(np.repeat([0, 1, 2, 4], [100, 50, 100, 100]), real)
-    assert len(set(held_out.tolist())) == len(held_out)
-    assert np.bincount(real[held_out], minlength=6).tolist() == [100, 50, 4, 0, 0, 0]
+    draws = hold_out(np.repeat([0, 1, 2, 4], [100, 50, 100, 100]), real, draws=3)
+    assert len(draws) == 3 and len({frozenset(rows.tolist()) for rows in draws}) == 3
+    for rows in draws:
+        assert len(set(rows.tolist())) == len(rows)
+        assert np.bincount(real[rows], minlength=6).tolist() == [100, 50, 4, 0, 0, 0]
+
+
+def test_figures_are_means_of_the_draws_and_the_largest_correlation_is_that_of_all():
+    real, generated = image_set(2, 400), image_set(1, 100)
+    draws = hold_out(generated.labels, real.labels, draws=3)
+    decoded = real.features + 0.5
+    together = compare(generated, real, draws, decoded)
+    alone = [compare(generated, real, [rows], decoded) for rows in draws]
+    for name in ("frechet_distance", "frechet_distance_reconstructed", "nearest_correlation_real"):
+        assert together[name] == pytest.approx(np.mean([figures[name] for figures in alone]))
+    for name in ("nearest_correlation_max", "nearest_correlation_real_max"):
+        assert together[name] == max(figures[name] for figures in alone)
+    distances = [figures["frechet_distance_reconstructed"] for figures in alone]
+    assert together["frechet_distance_reconstructed_std"] == pytest.approx(np.std(distances))
 
 
 @pytest.mark.parametrize(("generated", "real"), [([0], [0] * 9), ([0, 1], [0, 0, 1]), ([0, 0], [])])
