@@ -1,7 +1,7 @@
 """Trains what tells a bundle's whole faces from broken ones, and what viewers read in them, on rated samples.
 
 python jobs/train_wholeness.py --config configs/train_fer64.yaml input=FETEXT bundle=BUNDLE \
-    rated=RATED ratings=RATINGS.csv
+    'rated=[RATED]' ratings=RATINGS.csv
 """
 
 from functools import partial

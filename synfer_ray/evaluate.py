@@ -38,7 +38,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             figures |= compare_with_reference(config)
     fs, root = filesystem(config.input)
     write_bytes(fs, f"{root}/{FILE}", (json.dumps(figures, indent=2) + "\n").encode())
-    print("\n".join(f"{name:<32}{_plain(value)}" for name, value in figures.items()))
+    print("\n".join(f"{name:<36}{_plain(value)}" for name, value in figures.items()))
     return figures
 
 
@@ -89,7 +89,8 @@ def collect(
     else:
         fs, root = filesystem(dataset)
         files = pyarrow.dataset.dataset([f"{root}/{name}" for name in shards], filesystem=fs)
-        found = ray.data.from_arrow(files.take(rows, columns=columns))
+        table = files.take(rows, columns=columns)
+        found = ray.data.from_arrow([table.slice(start, 256) for start in range(0, len(table), 256)])
     found.context.execution_options.preserve_order = True
     actors = ActorPoolStrategy(size=pool.min_actors)
     results = found.map_batches(

@@ -87,7 +87,7 @@ class TrainingConfig:
     `weak_channels` that the model then steers away from. `decoder` trains the autoencoder's decoder on (no
     steps by default), also on `decoder_draws` latents that the model draws. FERAnno learns from every face
     as it is and from `feranno_views` random views of it. What tells a finished bundle's whole faces from
-    broken ones learns from `ratings`, a CSV file that rates samples of the dataset `rated` (and may say what
+    broken ones learns from `ratings`, a CSV file that rates samples of the datasets `rated` (and may say what
     viewers read in them), and starts from the expert `wholeness_base`. With that network and the experts,
     `preference` (no steps by default) ranks `preference_draws` of the model's own draws, and teaches it to
     prefer the better ones; then it goes `preference_stride` times as far as it learnt to.
@@ -119,7 +119,7 @@ class TrainingConfig:
     feranno_views: int = 3
     feranno_head: FERAnnoConfig = field(default_factory=FERAnnoConfig)
     experts: dict[str, ExpertRecipe] = field(default_factory=dict)
-    rated: str = ""
+    rated: list[str] = field(default_factory=list)
     ratings: str = ""
     wholeness: FitConfig = field(default_factory=FitConfig)
     wholeness_base: str = "separable"

@@ -156,11 +156,10 @@ def train_wholeness(config: TrainingConfig) -> None:
     """Trains `wholeness/` on rated samples of the bundle: which are whole and, if told, what they show.
 
     Raises:
-        InputError: there are no ratings, they do not fit the dataset, or the bundle lacks the expert to start
-            from.
+        InputError: there are no ratings, they fit no dataset, or the bundle lacks the expert to start from.
     """
     if not (config.rated and config.ratings):
-        raise InputError("rated=DATASET ratings=FILE.csv are needed: samples, and how whole each one looks")
+        raise InputError("rated=[DATASET] ratings=FILE.csv are needed: samples, and how whole each one looks")
     import ray.data
 
     from synfer_ray.training.data import decode_rows

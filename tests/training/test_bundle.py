@@ -79,7 +79,7 @@ def test_wholeness_is_learnt_from_ratings_of_samples(tmp_path):
     said = [f"fake-{k:08d},{k % 3 / 2},{EXPRESSIONS[k % 7]}\n" for k in range(40)]
     ratings.write_text("sample_id,rating,read_as\n" + "".join(said))
     fit = FitConfig(steps=4, batch_size=8, report_every=2, checkpoint_every=2, validation_rows=8)
-    config = tiny_training(fetext, tmp_path, rated=str(rated), ratings=str(ratings), wholeness=fit)
+    config = tiny_training(fetext, tmp_path, rated=[str(rated)], ratings=str(ratings), wholeness=fit)
     save_tiny_bundle(Path(config.bundle))
     train_part(config, "wholeness")
     network = load_model(WholenessNet, Path(config.bundle) / "wholeness")
@@ -88,7 +88,7 @@ def test_wholeness_is_learnt_from_ratings_of_samples(tmp_path):
     trained = json.loads((Path(config.bundle) / "training.json").read_text())["wholeness"]
     assert 0 <= trained["metrics"]["validation_ordered"] <= 1
     assert 0 <= trained["metrics"]["validation_read_alike"] <= 1
-    with pytest.raises(InputError, match=r"rated=DATASET ratings=FILE\.csv are needed"):
+    with pytest.raises(InputError, match=r"rated=\[DATASET\] ratings=FILE\.csv are needed"):
         train_part(replace(config, bundle=str(tmp_path / "other"), ratings=""), "wholeness")
 
 
