@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -60,6 +61,12 @@ def conv(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
     """A 3x3 convolution with batch norm and ReLU."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+def standardised(values: Tensor, *dims: int) -> Tensor:
+    """Takes the mean over `dims` away and divides by the standard deviation there."""
+    variance, mean = torch.var_mean(values, dim=dims, correction=0, keepdim=True)
+    return (values - mean) * torch.rsqrt(variance + 1e-4)
 
 
 def pooled_head(channels: int, outputs: int, dropout: float) -> nn.Sequential:

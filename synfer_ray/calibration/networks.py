@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synfer_ray.calibration.layers import SeparableBlock, conv, pooled_head, residual_trunk
+from synfer_ray.calibration.layers import SeparableBlock, conv, pooled_head, residual_trunk, standardised
 from synfer_ray.errors import choose
 from synfer_ray.taxonomy.action_units import ACTION_UNITS
 from synfer_ray.taxonomy.expressions import EXPRESSIONS
@@ -28,8 +28,7 @@ def prepare(images: Tensor, size: int) -> Tensor:
     grey = F.interpolate(
         luminance(images), size=(size, size), mode="bilinear", antialias=True, align_corners=False
     )
-    variance, mean = torch.var_mean(grey, dim=(1, 2, 3), correction=0, keepdim=True)
-    return (grey - mean) * torch.rsqrt(variance + 1e-4)
+    return standardised(grey, 1, 2, 3)
 
 
 class ResidualFER(nn.Module):

@@ -6,6 +6,8 @@ from torch import Tensor
 
 LOOSE_CROP = {"degrees": 15.0, "scale": 0.2, "shift": 0.08}
 """How far a random view may be from an aligned face: as detectors and people cut them."""
+STEADY_CROP = {"degrees": 3.0, "scale": 0.03, "shift": 0.02}
+"""So little that what is looked for in a place is still there."""
 
 
 def random_flip(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from synfer_ray.calibration.wholeness import WholenessNet
 from synfer_ray.storage.weights import save_model
-from synfer_ray.training.augment import from_uint8
+from synfer_ray.training.augment import STEADY_CROP, from_uint8
 from synfer_ray.training.experts import face_views
 from synfer_ray.training.loop import Arrays, Batch, Objective
 
@@ -28,7 +28,7 @@ class WholenessObjective(Objective):
         """Also reports the mean error of a rating, and how often the network reads what most viewers do."""
         images, rating = from_uint8(batch["image"]), batch["rating"]
         if self.training:
-            images = face_views(batch["image"], generator)[0]
+            images = face_views(batch["image"], generator, **STEADY_CROP)[0]
         logits = self.network.logits(images).float()
         loss = F.binary_cross_entropy_with_logits(logits[:, 0], rating)
         metrics = {"mean_error": (logits[:, 0].sigmoid() - rating).abs().mean().item()}
