@@ -3,7 +3,7 @@
 from synfer_ray.config import GenerateConfig, QuickstartConfig, VoteConfig
 from synfer_ray.pipeline import generate
 
-SHARES = {"neutral": 9, "happy": 2, "surprise": 2, "anger": 23, "disgust": 21, "fear": 12, "sad": 5}
+SHARES = {"neutral": 8, "happy": 2, "surprise": 2, "anger": 30, "disgust": 21, "fear": 11, "sad": 9}
 """The fewer faces of an expression pass, the more are planned."""
 CLASS_WEIGHTS = {"fear": 4.0, "disgust": 2.0, "neutral": 0.3}
 """As in configs/fer64.yaml."""
@@ -12,7 +12,7 @@ DEAL = [name for turn in range(max(SHARES.values())) for name in SHARES if turn 
 
 
 def quickstart(config: QuickstartConfig) -> None:
-    """Plans 444 images and writes those that pass into `config.output`; again, it finds nothing to do.
+    """Plans 498 images and writes those that pass into `config.output`; again, it finds nothing to do.
 
     Raises:
         InputError: `config.output` belongs to another plan.

@@ -28,7 +28,7 @@ from synfer_ray.taxonomy.action_units import ACTION_UNITS, FACS_NAMES, LEFT_RIGH
 if TYPE_CHECKING:
     from synfer_ray.calibration.networks import ActionUnitNet
 
-DEFAULTS = {"guidance": {"guide": None}, "sampling": {"au_guidance_scale": 1.5}}
+DEFAULTS = {"guidance": {"guide": None}, "sampling": {"au_guidance_scale": 1.25}}
 """A guide would pull every face back to the one expression; and action units are to be seen."""
 FOREHEAD, SIDE = 0.05, 0.1
 """Shares of an aligned face's image above the brows, however high they are raised, and beside the cheeks."""

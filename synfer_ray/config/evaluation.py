@@ -49,13 +49,15 @@ class SweepConfig:
     """Faces that differ in one action unit alone, in a picture: what the AU adapter has learnt.
 
     `output` is a PNG file; `generate` holds settings of the generate job. Guidance is off unless it names a
-    guide, and action units weigh 1.5 unless it says how much. Every face is the relaxed one but for the half,
+    guide, and action units weigh 1.25 unless it says how much. Every face is the relaxed one but for the half,
     upper or lower, that the action unit moves in an aligned face (all of it, if not `local`), and is drawn by
     itself in the last steps alone, in the share `strength` of them.
     """
 
     output: str = MISSING
-    action_units: list[str] = field(default_factory=lambda: ["AU01", "AU02", "AU04", "AU07", "AU12", "AU25"])
+    action_units: list[str] = field(
+        default_factory=lambda: ["AU01", "AU02", "AU04", "AU05", "AU07", "AU12", "AU25"]
+    )
     intensities: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
     expression: str = "neutral"
     seed: int = 0
