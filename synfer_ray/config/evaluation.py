@@ -49,9 +49,9 @@ class SweepConfig:
     """Faces that differ in one action unit alone, in a picture: what the AU adapter has learnt.
 
     `output` is a PNG file; `generate` holds settings of the generate job. Guidance is off unless it names a
-    guide, and action units weigh 1.25 unless it says how much. Every face is the relaxed one but for the half,
-    upper or lower, that the action unit moves in an aligned face (all of it, if not `local`), and is drawn by
-    itself in the last steps alone, in the share `strength` of them.
+    guide, and action units weigh 1.25 unless it says how much. Every face is the relaxed one but for the
+    half, upper or lower, that the action unit moves in an aligned face (all of it, if not `local`), and is
+    drawn by itself in the last steps alone, in the share `strength` of them.
     """
 
     output: str = MISSING
