@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run_job(
-    schema: type[Schema], function: Callable[[Schema], None], argv: Sequence[str] | None = None
+    schema: type[Schema], function: Callable[[Schema], object], argv: Sequence[str] | None = None
 ) -> None:
     """Reads the settings and runs a job; it may be stopped by SIGINT and SIGTERM.
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from synfer_ray.errors import InputError, nearest
@@ -38,7 +38,10 @@ def merge_config(schema: type[Schema], *layers: Any) -> Schema:
         key = str(error.full_key or error.key)
         raise InputError(f"unknown config key {key!r}{nearest(key, _keys(defaults))}") from error
     except OmegaConfBaseException as error:
-        raise InputError(f"config: {str(error).splitlines()[0]} (key {error.full_key!r})") from error
+        place = str(error.full_key)
+        if isinstance(OmegaConf.select(defaults, place), ListConfig):
+            raise InputError(f"config: {place} is a list: '{place}=[...]', commas between entries") from error
+        raise InputError(f"config: {str(error).splitlines()[0]} (key {place!r})") from error
 
 
 def describe(schema: type) -> str:

@@ -96,6 +96,7 @@ def test_job_help_shows_settings_with_defaults(capsys):
     [
         (["generat"], "did you mean 'generate'"),
         (["generate", "output=x", "num_image=3"], "did you mean 'num_images'"),
+        (["generate", "output=x", "expressions=happy"], "expressions is a list: 'expressions=[...]'"),
         (["generate", "output=x", "num_images=many"], "many"),
         (["generate", "num_images=3"], "output"),
         (["generate", "output=x", "bundle=nowhere"], "'nowhere'"),

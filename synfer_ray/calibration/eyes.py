@@ -14,7 +14,7 @@ from synfer_ray.calibration.networks import prepare
 SIDE = 64
 """Pixels of the aligned face (faces/alignment.py, `fer`) in which the places below are counted."""
 TOP, BOTTOM, OUTER, INNER = 14, 34, 9, 31
-"""The first and last rows and columns of the eye on the picture's left, its brow included."""
+"""Rows and columns from, and up to but without, which show the eye on the picture's left and its brow."""
 REACH = 1, 2
 """How far down, up and sideways the other eye may be from where the mirror has it."""
 

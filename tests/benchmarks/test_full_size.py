@@ -60,6 +60,7 @@ def test_settings_that_cannot_be_measured_are_refused():
         count_image(FullSizeConfig(dtype="int4"))
 
 
+@pytest.mark.slow
 def test_a_text_scale_of_1_halves_the_denoising():
     guided, plain = (count_image(FullSizeConfig(guidance_scale=scale)) for scale in (7.5, 1.0))
     decoder = guided["H5 FLOP"][0] * guided["H1 TFLOP"][0]
